@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GenEval's decision rule, case by case."""
+
+from typing import Any
+
+import pytest
+
+from unigen.data.detection import Detection
+from unigen.errors import EvaluationError
+from unigen.evaluation.geneval.rules import Thresholds, judge, relative_position
+
+Box = tuple[float, float, float, float]
+
+
+def found(name: str, score: float = 0.95, color: str | None = None, box: Box = (0, 0, 10, 10)) -> Detection:
+    return Detection(name, box, score, color)
+
+
+def wanted(tag: str, *include: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tag": tag, "include": list(include), "prompt": "", **more}
+
+
+COUNT_TWO = wanted("counting", {"class": "cat", "count": 2}, exclude=[{"class": "cat", "count": 3}])
+RED_CAT = wanted("colors", {"class": "cat", "count": 1, "color": "red"})
+CAT_LEFT_OF_DOG = wanted(
+    "position", {"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["left of", 0]}
+)
+
+
+def test_an_object_at_the_threshold_does_not_count() -> None:
+    prompt = wanted("single_object", {"class": "cat", "count": 1})
+    assert not judge(prompt, [found("cat", 0.3)]).correct
+    assert judge(prompt, [found("cat", 0.301)]).correct
+    assert judge(prompt, [found("cat", 0.2)], Thresholds(score=0.1)).correct
+
+
+def test_counting_takes_its_own_threshold_and_refuses_one_too_many() -> None:
+    assert judge(COUNT_TWO, [found("cat"), found("cat"), found("cat", 0.8)]).correct
+    assert not judge(COUNT_TWO, [found("cat"), found("cat", 0.8)]).correct
+    assert not judge(COUNT_TWO, [found("cat")] * 3).correct
+
+
+def test_no_more_objects_of_a_class_than_the_cap_are_counted() -> None:
+    prompt = wanted("counting", {"class": "cat", "count": 2}, exclude=[{"class": "cat", "count": 17}])
+    assert judge(prompt, [found("cat")] * 20).correct
+    assert not judge(prompt, [found("cat")] * 20, Thresholds(max_objects_per_class=17)).correct
+
+
+def test_only_the_best_object_is_asked_for_its_colour() -> None:
+    red, blue = found("cat", 0.5, "red"), found("cat", 0.9, "blue")
+    assert not judge(RED_CAT, [red, blue]).correct
+    assert judge(RED_CAT, [red]).correct
+
+
+def test_of_two_equal_scores_the_later_detection_wins() -> None:
+    red, blue = found("cat", 0.9, "red"), found("cat", 0.9, "blue")
+    assert judge(RED_CAT, [blue, red]).correct
+    assert not judge(RED_CAT, [red, blue]).correct
+
+
+def test_position_is_that_of_the_second_item_seen_from_the_first() -> None:
+    cat, dog = found("cat", box=(0, 0, 10, 10)), found("dog", box=(50, 0, 60, 10))
+    assert judge(CAT_LEFT_OF_DOG, [cat, dog]).correct
+    swapped = [found("cat", box=dog.box), found("dog", box=cat.box)]
+    assert not judge(CAT_LEFT_OF_DOG, swapped).correct
+
+
+def test_position_without_its_reference_object_is_wrong_and_says_so() -> None:
+    verdict = judge(CAT_LEFT_OF_DOG, [found("cat")])
+    assert not verdict.correct
+    assert "expected dog>=1" in verdict.reason
+    assert "no target for cat" in verdict.reason
+
+
+def test_a_diagonal_holds_two_relations_and_a_small_offset_none() -> None:
+    assert relative_position((0, 0, 10, 10), (50, 50, 60, 60)) == {"left of", "above"}
+    assert relative_position((50, 10, 60, 20), (0, 0, 10, 10)) == {"right of"}
+    assert relative_position((1, 1, 11, 11), (0, 0, 10, 10)) == set()
+    assert relative_position((0, 0, 10, 10), (0, 0, 10, 10)) == set()
+
+
+@pytest.mark.parametrize("position", [["near", 0], ["left of", 1]])
+def test_metadata_of_another_schema_is_refused(position: list[Any]) -> None:
+    prompt = wanted("position", {"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": position})
+    with pytest.raises(EvaluationError, match="position"):
+        judge(prompt, [found("cat"), found("dog")])
+    with pytest.raises(EvaluationError, match="count"):
+        judge(wanted("single_object", {"class": "dog"}), [])

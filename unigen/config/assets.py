@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public weights and data that configurations name: where they come from, their licence, and the folder they go to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from unigen.config.schema import Config
+from unigen.errors import ConfigError
+
+TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One repository of the Hugging Face hub. `name` is also its folder's name under `<data.root>/{checkpoints,datasets}`."""
+
+    name: str
+    repository: str
+    kind: Literal["model", "dataset"]
+    revision: str
+    """A commit of the repository; never a branch, which may move."""
+    licence: str
+    patterns: tuple[str, ...] = ()
+    """Files to fetch, as glob patterns; empty fetches all."""
+
+    @property
+    def place(self) -> str:
+        """The folder relative to `<data.root>`."""
+        return f"{'checkpoints' if self.kind == 'model' else 'datasets'}/{self.name}"
+
+    @property
+    def page(self) -> str:
+        """Where its card and licence can be read."""
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.repository}"
+
+
+def _transformers(name: str, repository: str, revision: str) -> Asset:
+    return Asset(name, repository, "model", revision, "Apache-2.0", TRANSFORMERS_FILES)
+
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        _transformers(
+            "Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "7ae557604adf67be50417f59c2c2f167def9a775"
+        ),
+        _transformers(
+            "Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"
+        ),
+        _transformers("Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "a09a35458c702b33eeacc393d103063234e8bc28"),
+        _transformers(
+            "siglip-so400m-patch14-384",
+            "google/siglip-so400m-patch14-384",
+            "9fdffc58afc957d1a03a25b10dba0329ab15c2a3",
+        ),
+        _transformers(
+            "siglip2-so400m-patch16-naflex",
+            "google/siglip2-so400m-patch16-naflex",
+            "cc24074f717b612951c2dead130904ab9b65a81e",
+        ),
+        Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),
+        Asset(
+            "falcon-refinedweb",
+            "tiiuae/falcon-refinedweb",
+            "dataset",
+            "c735840575b629292b41da8dde11dcd523d4f91c",
+            "ODC-By-1.0",
+            ("data/*.parquet", "README.md"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Something that a configuration reads from disk."""
+
+    key: str
+    """The configuration's key that names it."""
+    name: str
+    """Its value: a folder, a file or a brace list."""
+    kind: Literal["weights", "config", "tokenizer", "dataset"]
+    """What must be there: a model with its weights, a config.json alone, a text tokenizer, or data."""
+
+    @property
+    def asset(self) -> Asset | None:
+        """The known public thing that it is, or lies in."""
+        path = Path(self.name)
+        place = "datasets" if self.kind == "dataset" else "checkpoints"
+        known = [ASSETS[part] for part in path.parts if part in ASSETS and ASSETS[part].place.startswith(place)]
+        return known[0] if known and not path.is_absolute() else None
+
+
+def wanted_by(config: Config) -> list[Wanted]:
+    """All checkpoints and datasets that training with `config` will read, in the order of its keys."""
+    return [*_wanted_models(config), *_wanted_data(config)]
+
+
+def _wanted_models(config: Config) -> list[Wanted]:
+    model = config.model
+    if config.stage == "tokenizer":
+        return [Wanted("model.image_tokenizer", model.image_tokenizer, "config")]
+    if config.stage == "vision":
+        return [Wanted("model.vision_tower", model.vision_tower, "config")] if model.vision_tower else []
+    fresh = model.pretrained is None and model.initialization == "pretrained"
+    wanted = [Wanted("model.pretrained", model.pretrained, "weights")] if model.pretrained else []
+    wanted.append(Wanted("model.language_model", model.language_model, "weights" if fresh else "config"))
+    if model.text_tokenizer or not fresh:  # a folder with the language model's weights has its tokenizer too
+        wanted.append(Wanted("model.text_tokenizer", model.text_tokenizer or model.language_model, "tokenizer"))
+    wanted.append(Wanted("model.image_tokenizer", model.image_tokenizer, "weights"))
+    if model.vision_tower:
+        wanted.append(Wanted("model.vision_tower", model.vision_tower, "weights"))
+    return wanted
+
+
+def _wanted_data(config: Config) -> list[Wanted]:
+    wanted = []
+    for name, source in config.data.sources.items():
+        if config.training.samples_per_step.get(source.task, 0) <= 0:
+            continue
+        wanted += [Wanted(f"data.sources.{name}.paths", path, "dataset") for path in source.paths]
+        if source.images is not None:
+            wanted.append(Wanted(f"data.sources.{name}.images", source.images, "dataset"))
+    return wanted
+
+
+def find_assets(names: Sequence[str]) -> list[Asset]:
+    """The assets of these names.
+
+    Raises:
+        ConfigError: a name that is not in the table, with the nearest one that is.
+    """
+    for name in names:
+        if name not in ASSETS:
+            near = get_close_matches(name, ASSETS, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"there is nothing to download under the name {name}{hint} Known: {', '.join(ASSETS)}")
+    return [ASSETS[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a configuration: defaults <- YAML <- key=value -> one frozen object."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from unigen.config.schema import Config
+from unigen.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The frozen configuration of a YAML file with `key=value` overrides on top.
+
+    A YAML file may name a parent under `base:` (relative to itself), whose values it overrides.
+
+    Raises:
+        ConfigError: unknown key (with the nearest right one), wrong type, missing value or impossible combination.
+    """
+    merged = OmegaConf.structured(Config)
+    OmegaConf.set_readonly(merged, False)
+    for layer, place in [*_file_layers(Path(path)), (_dotlist(overrides), "the command line")]:
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{place}: {_one_line(error)}") from error
+    try:
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{path}: {_one_line(error)}; add it to the file or give it as key=value") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_one_line(error)}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads back to an equal object."""
+    OmegaConf.save(OmegaConf.create(asdict(config)), path)
+
+
+def _file_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[DictConfig, str]]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: `base:` comes back to a file that is being read already; break the circle")
+    try:
+        layer = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration file {path}; the shipped ones are under configs/") from error
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {_one_line(error)}") from error
+    if not isinstance(layer, DictConfig):
+        raise ConfigError(f"{path} holds a list or a bare value; a configuration is a mapping of keys")
+    parent = layer.pop("base", None)
+    below = _file_layers(path.parent / parent, (*seen, path.resolve())) if parent else []
+    return [*below, (layer, str(path))]
+
+
+def _dotlist(overrides: Sequence[str]) -> DictConfig:
+    for entry in overrides:
+        key, separator, _ = entry.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"'{entry}' is not key=value; write for example training.steps=100")
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _one_line(error: Exception) -> str:
+    """OmegaConf's message without its trailing lines about types, with the full key in front."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), None)
+    text = " ".join(line for line in lines if not line.startswith(("full_key:", "reference_type=", "object_type=")))
+    return f"{key}: {text}" if key else text

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: one dataclass per room. A YAML path equals the attribute path.
+
+The string under a field says what it does.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from omegaconf import MISSING
+
+from unigen.errors import ConfigError
+
+StageName = Literal["tokenizer", "vision", "pretrain", "sft"]
+TaskName = Literal["t2i", "mmu", "lm"]
+TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    name: str = MISSING
+    """Name of the run, used by the trackers."""
+    project: str = "unigen"
+    """Project that the trackers file the run under."""
+    output_dir: str = MISSING
+    """Folder of the run: `checkpoint-<step>/`, `metrics.jsonl`, `config.yaml`, `validation/`."""
+    seed: int = 0
+    """Base seed of every draw: weights, order of the samples, masks, prompt drops, validation images."""
+    resume: bool = True
+    """Go on from the newest whole checkpoint of `output_dir`, if there is one."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 keeps only the last one."""
+    keep_last: int = 2
+    """How many of the newest checkpoints stay on disk; 0 keeps all."""
+    log_every: int = 50
+    """Steps between lines of metrics."""
+    trackers: list[str] = field(default_factory=list)
+    """Any of `tensorboard`, `wandb` (offline without a key); metrics.jsonl is always written."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    family: Literal["unigen"] = "unigen"
+    """Which family of models."""
+    pretrained: str | None = None
+    """A checkpoint of this family to start from; null starts from `language_model`."""
+    language_model: str = "Qwen2.5-1.5B-Instruct"
+    """Folder of the language model (looked up under `<data.root>/checkpoints`), or a folder with its config.json."""
+    initialization: Literal["pretrained", "random"] = "pretrained"
+    """`random` draws the language model's weights from its config.json instead of loading them."""
+    text_tokenizer: str | None = None
+    """Folder of the text tokenizer; null takes the language model's."""
+    tie_word_embeddings: Literal["keep", True, False] = "keep"
+    """Input and output embedding: `keep` as the starting weights are, `true` one matrix, `false` two."""
+    image_tokenizer: str = "magvitv2"
+    """Folder of the image tokenizer; the stage `tokenizer` may start from a folder with a config.json alone."""
+    vision_tower: str | None = None
+    """Folder of the SigLIP or SigLIP2 tower that reads images; null reads through image codes."""
+    projector_depth: int = 2
+    """Linear layers of the projector from the vision tower into the language model, at least 2."""
+    image_resolution: int = 256
+    """Side in pixels of the square images that are drawn, and read through codes."""
+    max_text_tokens: int = 128
+    """Text budget of a row; the longest row is this plus the image codes plus 3."""
+    task_token_first: bool = False
+    """Put the task token before `<|im_start|>` instead of after it."""
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    task: TaskName = MISSING
+    """What the samples are for: `t2i` draw, `mmu` read, `lm` text."""
+    format: Literal["webdataset", "conversations", "parquet"] = MISSING
+    """How the files are read."""
+    paths: list[str] = MISSING
+    """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`."""
+    weight: float = 1.0
+    """Share of this source among the sources of its task."""
+    num_samples: int | None = None
+    """Length of an epoch in samples, for shards that cannot be counted cheaply."""
+    take: list[str] = field(default_factory=list)
+    """Conversations only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
+    images: str | None = None
+    """Conversations only: folder that the image paths are relative to."""
+    caption_key: str | None = None
+    """Webdataset only: key of the sample's .json that holds the caption; null reads the .txt."""
+    short_caption_prob: float = 0.0
+    """Probability to keep only the first sentence of a caption (drawing only)."""
+    caption_prompts: str = "short"
+    """What asks for a caption (reading only): `short`, `long`, or a JSON file with a list of prompts."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    root: str = "unigen_data"
+    """Folder with `checkpoints/` and `datasets/`."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """The mixture, by name."""
+    lanes: int = 8
+    """Independent streams that the data is dealt into; a multiple of ranks times workers. Part of what a run repeats."""
+    num_workers: int = 4
+    """Loader processes per rank; 0 reads in the training process."""
+    prefetch_steps: int = 2
+    """Global steps that each worker reads ahead."""
+    shuffle_block: int = 1000
+    """Samples that are shuffled together within a shard."""
+    epoch_ends: Literal["max_size_cycle", "min_size"] = "max_size_cycle"
+    """Where an epoch ends: when the largest task is through (smaller ones start again), or the smallest."""
+    max_bad_fraction: float = 0.01
+    """Share of unreadable samples past which a run stops."""
+    max_image_pixels: int = 64_000_000
+    """Images of more pixels count as unreadable."""
+    allow_pipe: bool = False
+    """Let shards be `pipe:` shell commands. Only for lists of shards that you wrote yourself."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    decay_norms_and_embeddings: bool = False
+    """`true` decays everything but biases, as the released trainers did."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 0
+    """Linear from 0."""
+    min_ratio: float = 0.0
+    """Floor of the learning rate as a fraction of its peak."""
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    every: int = 0
+    """Steps between sets of validation images; 0 draws none."""
+    prompts: str | None = None
+    """A text file with one prompt per line; null takes the short list that comes with the package."""
+    guidance_scale: float = 2.0
+    steps: int = 16
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str = r"llm\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    """Regular expression over module names."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    steps: int | None = None
+    """Global steps; null derives them from `epochs` and the sizes of the sources."""
+    epochs: float = 1.0
+    samples_per_step: dict[str, int] = field(default_factory=dict)
+    """Samples of each task in one global step, over all ranks."""
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    """Factor of each task's mean loss; 1 where absent."""
+    num_gpus: int = 8
+    """GPUs that the recipe was written for; used by the dry run, any number that divides the lanes can run it."""
+    tokens_per_row: int = 4096
+    """Rows are packed from whole samples up to this many tokens."""
+    rows_per_micro_batch: int = 1
+    """Packed rows of one forward pass; the accumulation follows from it."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    enable_tf32: bool = True
+    gradient_clipping: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    prompt_drop_prob: float = 0.1
+    """Probability to train a drawing row without its caption, for classifier-free guidance."""
+    mask_schedule: Literal["cosine", "linear", "square", "sigmoid"] = "cosine"
+    min_mask_ratio: float = 0.0
+    image_softmax: Literal["full", "codes"] = "full"
+    """Softmax of the masked-token loss over the whole vocabulary, as the paper's code, or over the codes alone."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations computed again in the backward pass: none, all but the matrix products, whole layers."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the weights in `checkpoint-<step>/ema_model`."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters of the language model instead of its weights."""
+    freeze: list[str] = field(default_factory=list)
+    """Regular expressions; parameters whose name one of them finds are not trained."""
+    max_non_finite_steps: int = 10
+    """Steps with a non-finite loss that are skipped before the run stops."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+@dataclass(frozen=True)
+class TokenizerStageConfig:
+    """Losses of the stage `tokenizer`."""
+
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    commitment_weight: float = 0.25
+    entropy_weight: float = 0.1
+    """Confident bits per position, all codes used over the batch."""
+    entropy_inverse_temperature: float = 10.0
+    """Sharpness of a latent's distribution over codes (MAGVIT-v2, section 3.1)."""
+    perceptual_weight: float = 0.0
+    """Distance between features of the first blocks of a torchvision VGG16, which is downloaded when used."""
+    adversarial_weight: float = 0.0
+    """Hinge loss of a small patch discriminator."""
+    discriminator_learning_rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Config:
+    stage: StageName = MISSING
+    """What to train, and by which objective."""
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+def check(config: Config) -> None:
+    """Refuse combinations that cannot work, before anything loads.
+
+    Raises:
+        ConfigError: naming the key, the value and what to do.
+    """
+    _check_tasks(config)
+    training = config.training
+    row = config.model.max_text_tokens
+    _require(row > 0, f"model.max_text_tokens is {row}; give the text budget of a row, such as 128")
+    _require(training.steps is None or training.steps > 0, f"training.steps is {training.steps}; give a number above 0")
+    _require(
+        0.0 <= training.prompt_drop_prob < 1.0,
+        f"training.prompt_drop_prob is {training.prompt_drop_prob}; give a probability in [0, 1)",
+    )
+    _require(
+        training.ema_decay is None or 0.0 < training.ema_decay < 1.0,
+        f"training.ema_decay is {training.ema_decay}; give a value in (0, 1), such as 0.9999, or null",
+    )
+    unknown = sorted(set(config.experiment.trackers) - {"tensorboard", "wandb"})
+    _require(not unknown, f"experiment.trackers has {unknown}; choose from tensorboard, wandb")
+    _require(
+        config.stage != "sft" or config.model.vision_tower is not None,
+        "stage sft reads images through a vision tower, but model.vision_tower is null; name its folder",
+    )
+    _require(
+        config.model.initialization == "pretrained" or config.model.pretrained is None,
+        f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
+    )
+    _require(
+        training.lora is None or config.stage in ("pretrain", "sft"),
+        f"training.lora needs stage pretrain or sft, not {config.stage}",
+    )
+
+
+def _check_tasks(config: Config) -> None:
+    training = config.training
+    for key, tasks in (("samples_per_step", training.samples_per_step), ("loss_weights", training.loss_weights)):
+        for task in tasks:
+            _require(task in TASKS, f"training.{key}.{task} is not a task; choose from {', '.join(TASKS)}")
+    wanted = {task for task, count in training.samples_per_step.items() if count > 0}
+    _require(
+        bool(wanted),
+        "training.samples_per_step is empty; say how many samples of each task a step holds, such as {t2i: 128, mmu: 64}",
+    )
+    present = {source.task for source in config.data.sources.values() if source.weight > 0}
+    for task in sorted(wanted - present):
+        raise ConfigError(
+            f"training.samples_per_step.{task} is {training.samples_per_step[task]}, "
+            f"but no source in data.sources has task {task}; add one or set it to 0"
+        )

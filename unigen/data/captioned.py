@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images with captions as people keep them: beside text files, in folders by class, in a table."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow
+import pyarrow.parquet
+
+from unigen.data.faults import Fault
+from unigen.errors import DataError
+
+Kind = Literal["folder", "imagefolder", "tsv", "parquet"]
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image, as a file or as the bytes of one, and its caption; neither has been looked at."""
+
+    place: str
+    image: bytes | Path
+    caption: str
+
+
+def find_captioned_images(
+    source: Path, kind: Kind, image_column: str, caption_column: str
+) -> Iterator[CaptionedImage | Fault]:
+    """All images of `source`, which is of `kind`; see `convert_to_shards`.
+
+    Raises:
+        DataError: a source that is not there or not of that kind.
+    """
+    if not source.exists():
+        raise DataError(f"there is no {source} to convert")
+    if kind in ("folder", "imagefolder") and not source.is_dir():
+        raise DataError(f"{source} is not a folder; kind {kind} reads one")
+    if kind == "tsv" and not source.is_file():
+        raise DataError(f"{source} is not a file; kind tsv reads lines of path<TAB>caption")
+    if kind == "folder":
+        return _from_folder(source)
+    if kind == "imagefolder":
+        return _from_image_folder(source)
+    return _from_tsv(source) if kind == "tsv" else _from_parquet(source, image_column, caption_column)
+
+
+def class_caption(folder: str) -> str:
+    """`golden_retriever` -> `A photograph of a golden retriever.`"""
+    name = " ".join(re.split(r"[_\s]+", folder.strip()))
+    return f"A photograph of {'an' if name[:1].lower() in set('aeiou') else 'a'} {name}."
+
+
+def _from_folder(source: Path) -> Iterator[CaptionedImage | Fault]:
+    for path in _images_below(source):
+        try:
+            yield CaptionedImage(
+                str(path), path, path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+            )
+        except FileNotFoundError:
+            yield Fault("missing_key", str(path), "no .txt beside it")
+
+
+def _from_image_folder(source: Path) -> Iterator[CaptionedImage | Fault]:
+    for path in _images_below(source):
+        folder = path.relative_to(source).parts[0]
+        if path.parent == source:
+            yield Fault("missing_key", str(path), "not in a class's folder")
+        else:
+            yield CaptionedImage(str(path), path, class_caption(folder))
+
+
+def _from_tsv(source: Path) -> Iterator[CaptionedImage | Fault]:
+    with open(source, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            image, tab, caption = line.rstrip("\r\n").partition("\t")
+            if not line.strip():
+                continue
+            place = f"{source}:{number}"
+            yield (
+                CaptionedImage(place, source.parent / image, caption) if tab else Fault("missing_key", place, "no tab")
+            )
+
+
+def _from_parquet(source: Path, image_column: str, caption_column: str) -> Iterator[CaptionedImage | Fault]:
+    for path in sorted(source.glob("*.parquet")) if source.is_dir() else [source]:
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                _check_columns(path, file.schema_arrow.names, (image_column, caption_column))
+                columns = [image_column, caption_column]
+                number = 0
+                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+                    for row in batch.to_pylist():
+                        yield _from_row(row[image_column], row[caption_column], path, number)
+                        number += 1
+        except (OSError, pyarrow.ArrowException) as error:
+            yield Fault("unreadable_shard", str(path), " ".join(str(error).split())[:200])
+
+
+def _from_row(image: Any, caption: Any, path: Path, number: int) -> CaptionedImage | Fault:
+    place = f"{path}:{number}"
+    if isinstance(image, dict):  # as the library `datasets` stores images
+        image = image.get("bytes") or image.get("path")
+    if not isinstance(image, bytes | str):
+        return Fault("missing_image", place)
+    return CaptionedImage(place, path.parent / image if isinstance(image, str) else image, str(caption or ""))
+
+
+def _check_columns(path: Path, names: list[str], wanted: tuple[str, str]) -> None:
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise DataError(f"{path} has the columns {names}, not {missing}; name the columns of the image and the caption")
+
+
+def _images_below(source: Path) -> Iterator[Path]:
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file():
+            yield path

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captions: what is cleaned, shortened and drawn before a caption is learnt; and the prompts that ask for one."""
+
+import json
+import re
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from unigen.data.faults import SampleRefused
+from unigen.errors import ConfigError
+
+PERSON_WORDS = ("a person", "someone", "somebody", "an individual")
+"""What stands for `<person>`, the mark that CC12M puts in the place of names."""
+
+OPENINGS = (
+    "The image features ",
+    "The image shows ",
+    "The image depicts ",
+    "The image displays ",
+    "The image presents ",
+    "The image captures ",
+    "The image portrays ",
+    "The image illustrates ",
+    "The image contains ",
+    "The image is of ",
+    "This image features ",
+    "This image shows ",
+    "This image depicts ",
+    "This image captures ",
+    "In this image, ",
+    "In the image, ",
+    "In this picture, ",
+    "The picture shows ",
+    "The photo shows ",
+    "The photograph shows ",
+    "The scene features ",
+    "An image of ",
+    "A picture of ",
+)
+"""Phrases without content that recaptioning models begin with; removed at the start of a caption and nowhere else."""
+
+_PERSON = re.compile(r"(?:\b(?:an?|the)\s+)?<person>", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s+["'(\[]*[^\Wa-z_])""")
+_NO_SENTENCE_END = re.compile(
+    r"(?:^|[\s(])(?:e\.g|i\.e|cf|vs|mr|mrs|ms|dr|prof|st|no|fig|approx|ca|jr|sr|[a-z]|(?:[a-z]\.)+[a-z])\.$",
+    re.IGNORECASE,
+)
+
+
+def clean_caption(caption: str, generator: np.random.Generator, *, short_prob: float = 0.0) -> str:
+    """The caption to learn: blanks normalised, `<person>` put into words, maybe the first sentence alone, no empty opening.
+
+    Args:
+        generator: draws the words and whether to shorten.
+        short_prob: probability to keep only the first sentence.
+
+    Raises:
+        SampleRefused: `empty_caption` where nothing is left.
+    """
+    text = " ".join(caption.split())
+    shorten = short_prob > 0.0 and generator.random() < short_prob
+    if shorten:
+        text = first_sentence(text)
+    text = strip_opening(_name_persons(text, generator))
+    if not any(character.isalnum() for character in text):
+        raise SampleRefused("empty_caption", repr(caption[:80]))
+    return text
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first `.`, `!` or `?` that ends a sentence: followed by a blank and no small letter, and not part of
+    an abbreviation ("e.g. Berlin", "J. S. Bach") or a number ("3.5")."""
+    for match in _SENTENCE_END.finditer(text):
+        if not _NO_SENTENCE_END.search(text[: match.start() + 1]):
+            return text[: match.end()]
+    return text
+
+
+def strip_opening(text: str) -> str:
+    """Without a phrase of `OPENINGS` at its start, and with a capital letter again."""
+    for opening in OPENINGS:
+        if text.startswith(opening):
+            rest = text[len(opening) :]
+            return rest[:1].upper() + rest[1:]
+    return text
+
+
+def load_prompts(name: str) -> tuple[str, ...]:
+    """The prompts that ask for a caption: `short`, `long`, or those of a JSON file with a list of strings.
+
+    Raises:
+        ConfigError: a file that is not such a list.
+    """
+    if name in ("short", "long"):
+        return _packaged_prompts(name)
+    try:
+        prompts = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"caption_prompts '{name}' is not short, long or a readable JSON file: {error}") from error
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(entry, str) and entry for entry in prompts):
+        raise ConfigError(f"caption_prompts '{name}' must hold a list of prompts")
+    return tuple(prompts)
+
+
+def validation_prompts() -> tuple[str, ...]:
+    """The prompts that validation images are drawn from where a config names no file."""
+    text = resources.files("unigen.data").joinpath("prompts/validation.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line)
+
+
+@lru_cache(maxsize=2)
+def _packaged_prompts(name: str) -> tuple[str, ...]:
+    file = resources.files("unigen.data").joinpath(f"prompts/{name}_caption.json")
+    return tuple(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _name_persons(text: str, generator: np.random.Generator) -> str:
+    def word(match: re.Match[str]) -> str:
+        chosen = PERSON_WORDS[int(generator.integers(len(PERSON_WORDS)))]
+        return chosen[:1].upper() + chosen[1:] if match.start() == 0 else chosen
+
+    return _PERSON.sub(word, text)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a decoded record to a row to be: template, image pixels, and the draws of this visit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from unigen.config.schema import TASKS
+from unigen.data.batch import CodeImage, Sample
+from unigen.data.draws import Draws
+from unigen.data.images import square_pixels
+from unigen.data.sample import RawSample, Turn
+from unigen.sequence.layout import Document, Segment
+from unigen.sequence.mask_schedule import draw_mask
+from unigen.sequence.templates.unigen import UnigenTemplate
+
+
+@dataclass(frozen=True)
+class VisionPreparation:
+    """What the data room needs of a vision tower: how to make an image ready, and how many features it will have."""
+
+    preprocess: Callable[[Image.Image], object]
+    num_features: Callable[[Any], int]
+
+
+@dataclass(frozen=True)
+class RowPreparer:
+    """Makes UniGen's rows; called in the loader's workers."""
+
+    template: UnigenTemplate
+    image_resolution: int
+    prompt_drop_prob: float
+    mask_schedule: str
+    min_mask_ratio: float
+    vision: VisionPreparation | None = None
+
+    def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        if raw.task == "t2i":
+            return self._draw(raw, draws)
+        if raw.task == "lm":
+            return self._sample(raw, self.template.plain(raw.text))
+        return self._read_codes(raw) if self.vision is None else self._read_features(raw, self.vision)
+
+    def _draw(self, raw: RawSample, draws: Draws) -> Sample:
+        is_dropped = draws.generator("prompt drop").uniform() < self.prompt_drop_prob
+        mask_I = draw_mask(
+            draws.generator("mask"), self.template.num_image_codes, self.mask_schedule, self.min_mask_ratio
+        )
+        image = CodeImage(square_pixels(raw.images[0], self.image_resolution), mask_I)
+        return self._sample(raw, self.template.draw("" if is_dropped else raw.text, supervised=True), (image,))
+
+    def _read_codes(self, raw: RawSample) -> Sample:
+        images = tuple(CodeImage(square_pixels(image, self.image_resolution)) for image in raw.images)
+        return self._sample(raw, self.template.read_codes(_exchanges(raw.turns), len(images)), images)
+
+    def _read_features(self, raw: RawSample, vision: VisionPreparation) -> Sample:
+        seen = tuple(vision.preprocess(image) for image in raw.images)
+        segments = self.template.read_features(_exchanges(raw.turns), [vision.num_features(one) for one in seen])
+        return self._sample(raw, segments, feature_images=seen)
+
+    def _sample(
+        self,
+        raw: RawSample,
+        segments: tuple[Segment, ...],
+        code_images: tuple[CodeImage, ...] = (),
+        feature_images: tuple[object, ...] = (),
+    ) -> Sample:
+        return Sample(raw.key, Document(TASKS.index(raw.task), segments), code_images, feature_images)
+
+
+@dataclass(frozen=True)
+class ImagePreparer:
+    """Square images to be rebuilt, without any text."""
+
+    resolution: int
+
+    def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        return Sample(raw.key, _no_row(raw), target_image=square_pixels(raw.images[0], self.resolution))
+
+
+@dataclass(frozen=True)
+class CaptionedImagePreparer:
+    """Images made ready for a vision tower, with their captions."""
+
+    preprocess: Callable[[Image.Image], object]
+
+    def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        return Sample(raw.key, _no_row(raw), feature_images=(self.preprocess(raw.images[0]),), caption=raw.text)
+
+
+def blank_image(side: int) -> Image.Image:
+    """An image for forward passes that count for nothing."""
+    return Image.new("RGB", (side, side))
+
+
+def _no_row(raw: RawSample) -> Document:
+    return Document(TASKS.index(raw.task), ())
+
+
+def _exchanges(turns: tuple[Turn, ...]) -> list[tuple[str, str]]:
+    """Pairs of (question, answer); a question that nobody answered is dropped."""
+    pairs = []
+    question = ""
+    for turn in turns:
+        if turn.role == "user":
+            question = turn.text
+        else:
+            pairs.append((question, turn.text))
+    return pairs

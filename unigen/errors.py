@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole vocabulary of errors: what a user did wrong, in one line that names the value, the place and the remedy."""
+
+
+class UnigenError(Exception):
+    """A mistake outside this code (input, files, environment). The command line prints it as one line and exits with 2."""
+
+
+class ConfigError(UnigenError):
+    """A configuration that cannot work: an unknown key, a wrong type, an impossible combination."""
+
+
+class DataError(UnigenError):
+    """Data that cannot be read, or too many bad samples."""
+
+
+class CheckpointError(UnigenError):
+    """A model folder that is missing, incomplete or of another shape than asked for."""
+
+
+class TrainingError(UnigenError):
+    """A run that cannot go on, such as one whose loss stopped being a number."""
+
+
+class EvaluationError(UnigenError):
+    """A benchmark that is incomplete or whose judge cannot be trusted."""

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded model that draws and reads, whatever its family: what the commands, the benchmarks and users' scripts call."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unigen.errors import CheckpointError
+from unigen.generation.seeds import image_seed
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """One image to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class AskRequest:
+    """One question about images, after earlier turns of (question, answer)."""
+
+    question: str
+    images: tuple[Image.Image, ...] = ()
+    history: tuple[tuple[str, str], ...] = field(default=())
+    seed: int = 0
+
+
+class Pipeline(ABC):
+    """Draws and reads. Settings are given as keywords; each family says which it knows and refuses others."""
+
+    name: str
+    """Where the model came from."""
+
+    @abstractmethod
+    def draw_requests(
+        self,
+        requests: Iterable[DrawRequest],
+        *,
+        batch_size: int = 16,
+        on_step: Callable[[int], None] = lambda step: None,
+        **settings: Any,
+    ) -> Iterator[Image.Image]:
+        """Images in the order of the requests, as batches get done; `on_step` is told of every step of every batch."""
+
+    @abstractmethod
+    def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
+        """Answers in the order of the requests, as batches get done."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a manifest should record of the model: with `weights`, hashes that tell one model from another."""
+
+    def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image] | None:
+        """The images after they went through the model's image tokenizer; None for a family that has none."""
+        return None
+
+    def draw(
+        self, prompts: str | Sequence[str], *, num_images: int = 1, seed: int = 0, **settings: Any
+    ) -> list[Image.Image]:
+        """`num_images` of each prompt, prompt by prompt; the same seed gives the same images in any batch."""
+        wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+        requests = [
+            DrawRequest(prompt, image_seed(seed, prompt, sample)) for prompt in wanted for sample in range(num_images)
+        ]
+        return list(self.draw_requests(requests, **settings))
+
+    def ask(
+        self,
+        images: Image.Image | Sequence[Image.Image],
+        question: str,
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        **settings: Any,
+    ) -> str:
+        """The answer to one question about one or several images."""
+        seen = (images,) if isinstance(images, Image.Image) else tuple(images)
+        return next(iter(self.ask_requests([AskRequest(question, seen, tuple(history))], **settings)))
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_pipeline(
+    model: str | Path, *, data_root: str | Path = "unigen_data", device: torch.device | str | None = None
+) -> Pipeline:
+    """Load a checkpoint of any family for drawing and reading.
+
+    Args:
+        model: a folder, or a name under `<data_root>/checkpoints`.
+        device: the GPU if there is one, else the CPU, when not given.
+    Raises:
+        CheckpointError: no such model, or of no known family.
+    """
+    from unigen.generation.unigen import UnigenPipeline  # one entry a family, imported when it is asked for
+    from unigen.models.folders import find_model
+    from unigen.models.weights import read_config
+
+    folder = find_model(model, data_root)
+    content = read_config(folder)
+    kind = content.get("model_type") or content.get("_class_name")
+    families = {"unigen": UnigenPipeline, "UniGen": UnigenPipeline}
+    if kind not in families:
+        raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(families)}")
+    return families[kind].load(folder, data_root, torch.device(device) if device else default_device())

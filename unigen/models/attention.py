@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one attention that every language model here runs: FlexAttention on CUDA, scaled dot product elsewhere.
+
+Legend: B rows, H query heads, G key-value heads, Q queries, K keys, D head size.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface
+
+NAME = "unigen"
+"""Value of `attn_implementation` that selects it."""
+
+
+def attend(
+    module: nn.Module,
+    query_BHQD: Tensor,
+    key_BGKD: Tensor,
+    value_BGKD: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention with a boolean mask (B, 1, Q, K), a BlockMask, or none (every row sees every column).
+
+    Returns:
+        (B, Q, H, D), as transformers expects it, and no weights.
+    """
+    if isinstance(attention_mask, BlockMask):
+        out_BHQD = _compiled_flex_attention()(
+            query_BHQD, key_BGKD, value_BGKD, block_mask=attention_mask, scale=scaling, enable_gqa=True
+        )
+    else:
+        groups = query_BHQD.shape[1] // key_BGKD.shape[1]
+        if groups > 1 and not query_BHQD.is_cuda:  # the CPU kernel is several times faster on repeated heads
+            key_BGKD, value_BGKD = (x.repeat_interleave(groups, dim=1) for x in (key_BGKD, value_BGKD))
+            groups = 1
+        out_BHQD = F.scaled_dot_product_attention(
+            query_BHQD,
+            key_BGKD,
+            value_BGKD,
+            attn_mask=attention_mask,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=groups > 1,
+        )
+    return out_BHQD.transpose(1, 2), None
+
+
+@functools.cache
+def _compiled_flex_attention() -> Any:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+AttentionInterface.register(NAME, attend)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked-token drawing written plainly: one image at a time, the whole row computed again at every step.
+
+Legend: L positions of a row, V vocabulary, I codes of an image, C codebook size.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings
+from unigen.models.unigen import UniGen
+from unigen.sequence.mask_schedule import masked_ratio
+from unigen.sequence.vocabulary import Vocabulary
+
+
+@torch.no_grad()
+def draw_codes_slowly(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    unconditional: Sequence[int],
+    noise: MaskGitNoise,
+    settings: MaskGitSettings,
+) -> Tensor:
+    """The codes (B, I) that `generation.maskgit.draw_codes` must give for the same noise."""
+    images = [
+        _draw_one(model, vocabulary, prompt, unconditional, tokens_SI, confidence_SI, settings)
+        for prompt, tokens_SI, confidence_SI in zip(prompts, noise.tokens_BSI, noise.confidence_BSI, strict=True)
+    ]
+    return torch.tensor(images)
+
+
+def _draw_one(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompt: Sequence[int],
+    unconditional: Sequence[int],
+    tokens_noise_SI: Tensor,
+    confidence_noise_SI: Tensor,
+    settings: MaskGitSettings,
+) -> list[int]:
+    num_codes = tokens_noise_SI.shape[1]
+    codes: list[int | None] = [None] * num_codes
+    for step in range(settings.steps):
+        logits_IC = _code_logits(model, vocabulary, prompt, codes)
+        if settings.guidance_scale not in (0, 1):
+            unconditional_IC = _code_logits(model, vocabulary, unconditional, codes)
+            logits_IC = unconditional_IC + settings.guidance_scale * (logits_IC - unconditional_IC)
+        probs_IC = logits_IC.softmax(-1)
+        sampled = {
+            place: _sample(probs_IC[place], float(tokens_noise_SI[step, place]))
+            for place in range(num_codes)
+            if codes[place] is None
+        }
+        confidence = {
+            place: math.log(max(float(probs_IC[place, code]), 1e-20))
+            - temperature(settings, step) * math.log(-math.log(float(confidence_noise_SI[step, place])))
+            for place, code in sampled.items()
+        }
+        is_last = step + 1 == settings.steps
+        ratio = masked_ratio(settings.mask_schedule, (step + 1) / settings.steps)
+        num_masked = 0 if is_last else max(1, min(math.floor(num_codes * ratio), len(sampled) - 1))
+        for place in sorted(sampled, key=lambda place: confidence[place])[num_masked:]:
+            codes[place] = sampled[place]
+    return [code for code in codes if code is not None]
+
+
+def temperature(settings: MaskGitSettings, step: int) -> float:
+    """Weight of the Gumbel noise at a step: `compounding` is a product over all steps so far."""
+    if settings.temperature_schedule == "linear":
+        return settings.temperature * (1 - (step + 1) / settings.steps)
+    return settings.temperature * math.prod(1 - (earlier + 1) / settings.steps for earlier in range(step + 1))
+
+
+def _code_logits(model: UniGen, vocabulary: Vocabulary, prompt: Sequence[int], codes: Sequence[int | None]) -> Tensor:
+    """Logits over the codebook (I, C): the whole row, the whole vocabulary, and only then the part that is wanted."""
+    tokens = [vocabulary.mask_id if code is None else vocabulary.code_offset + code for code in codes]
+    row = [*prompt, vocabulary.start_of_image, *tokens, vocabulary.end_of_image]
+    is_seen_LL = torch.tensor(
+        [[column <= place or place >= len(prompt) for column in range(len(row))] for place in range(len(row))]
+    )
+    ids_1L, positions_1L = torch.tensor([row]), torch.arange(len(row))[None]
+    hidden_LD = model(ids_1L, positions_1L, is_seen_LL[None, None])[0]
+    logits_LV = (hidden_LD @ model.output_embedding_VD.T).float()
+    start = vocabulary.code_offset
+    return logits_LV[len(prompt) + 1 : -1, start : start + vocabulary.codebook_size]
+
+
+def _sample(probs_C: Tensor, uniform: float) -> int:
+    """The first code at which the cumulative probability reaches the uniform number."""
+    cumulative_C = probs_C.cumsum(-1)
+    reached = (cumulative_C >= uniform * cumulative_C[-1]).nonzero()
+    return int(reached[0])

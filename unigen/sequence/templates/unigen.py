@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UniGen's rows: how a caption, a question about images or plain text becomes segments.
+
+Rows (no BOS, nothing after the image of a drawing row):
+    draw          <|im_start|><|t2i|>user\\n{caption}<|im_end|>\\n<|im_start|>assistant\\n [<|soi|> codes <|eoi|>]
+    read codes    (<|im_start|><|mmu|><|soi|> codes <|eoi|>){question}<|im_end|>\\n<|im_start|>assistant\\n {answer}<|im_end|>
+    read features {system}<|im_start|><|mmu|><|soi|>(features)<|eoi|>user\\n{question}<|im_end|>\\n<|im_start|>assistant\\n...
+    text          <|im_start|>{text}<|im_end|>
+[...] is one open block; (...) is open to all rows of the document.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from unigen.sequence.layout import Segment, Supervision, Visibility, codes, features, text
+from unigen.sequence.vocabulary import Vocabulary
+
+SYSTEM_MESSAGE = "You are a helpful assistant."
+
+
+@dataclass(frozen=True)
+class UnigenTemplate:
+    """Builds the segments of UniGen's rows, none longer than `row_length`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    num_image_codes: int
+    row_length: int
+    task_token_first: bool = False
+
+    def draw(self, caption: str, *, supervised: bool) -> tuple[Segment, ...]:
+        """A drawing row. A caption that is too long loses its end, never the assistant's header after it."""
+        visibility = Visibility.BLOCK
+        return (
+            text(self.draw_prompt(caption)),
+            text([self.vocabulary.start_of_image], visibility=visibility),
+            codes(
+                self.num_image_codes,
+                visibility=visibility,
+                supervision=Supervision.MASKED if supervised else Supervision.NONE,
+            ),
+            text([self.vocabulary.end_of_image], visibility=visibility),
+        )
+
+    def draw_prompt(self, caption: str) -> list[int]:
+        """Token ids before the image block."""
+        head = [*self._opening(self.vocabulary.draw_task), *self._encode("user\n")]
+        middle = self._encode("<|im_end|>\n<|im_start|>assistant\n")
+        budget = self.row_length - self.num_image_codes - 2 - len(head) - len(middle)
+        return [*head, *self._encode(caption)[:budget], *middle]
+
+    def read_codes(self, turns: Sequence[tuple[str, str]], num_images: int = 1) -> tuple[Segment, ...]:
+        """A reading row over image codes; all text after the images is supervised, the question too."""
+        image = self._code_images(num_images)
+        words: list[int] = []
+        for number, (question, answer) in enumerate(turns):
+            opening = "" if number == 0 else "\n<|im_start|>user\n"
+            words += self._encode(f"{opening}{question}<|im_end|>\n<|im_start|>assistant\n {answer}<|im_end|>")
+        return (*image, text(self._cut(words, image), supervision=Supervision.NEXT_TOKEN))
+
+    def read_features(self, turns: Sequence[tuple[str, str]], num_features: Sequence[int]) -> tuple[Segment, ...]:
+        """A conversation about images read as features, one entry of `num_features` an image; assistant turns are supervised."""
+        return self._cut_segments(self._dialogue(turns, num_features, Supervision.NEXT_TOKEN))
+
+    def plain(self, content: str) -> tuple[Segment, ...]:
+        """Running text, all of it supervised; cut without its end token when too long."""
+        ids = [self.vocabulary.message_start, *self._encode(content), self.vocabulary.message_end]
+        return (text(ids[: self.row_length], supervision=Supervision.NEXT_TOKEN),)
+
+    def question_over_codes(
+        self, turns: Sequence[tuple[str, str]], question: str, num_images: int
+    ) -> tuple[Segment, ...]:
+        """A reading row over codes up to `<|im_start|>assistant`, after earlier turns of question and answer."""
+        words: list[int] = []
+        for asked, answer in turns:
+            words += self._encode(f"{asked}<|im_end|>\n<|im_start|>assistant\n {answer}<|im_end|>\n<|im_start|>user\n")
+        words += self._encode(f"{question}<|im_end|>\n<|im_start|>assistant")
+        return (*self._code_images(num_images), text(words))
+
+    def question_over_features(
+        self, turns: Sequence[tuple[str, str]], question: str, num_features: Sequence[int]
+    ) -> tuple[Segment, ...]:
+        """A conversation up to `<|im_start|>assistant` without the line break, which the model writes itself."""
+        segments = self._dialogue(turns, num_features, Supervision.NONE)
+        user = self._user_message(question, goes_on=not turns and bool(num_features))
+        return (*segments, text([*user, *self._encode("<|im_start|>assistant")]))
+
+    def _encode(self, content: str) -> list[int]:
+        return self.tokenizer.encode(content, add_special_tokens=False)
+
+    def _opening(self, task: int) -> list[int]:
+        pair = [self.vocabulary.message_start, task]
+        return pair[::-1] if self.task_token_first else pair
+
+    def _code_images(self, num_images: int) -> list[Segment]:
+        visibility = Visibility.OPEN
+        segments = [text(self._opening(self.vocabulary.read_task), visibility=visibility)]
+        for _ in range(num_images):
+            segments += [
+                text([self.vocabulary.start_of_image], visibility=visibility),
+                codes(self.num_image_codes, visibility=visibility),
+                text([self.vocabulary.end_of_image], visibility=visibility),
+            ]
+        return segments
+
+    def _feature_images(self, num_features: Sequence[int]) -> list[Segment]:
+        """System message and image blocks; without images, the system message alone."""
+        system = self._encode(f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n")
+        if not num_features:
+            return [text(system)]
+        segments = [text([*system, *self._opening(self.vocabulary.read_task)])]
+        for count in num_features:
+            segments += [
+                text([self.vocabulary.start_of_image]),
+                features(count, visibility=Visibility.OPEN),
+                text([self.vocabulary.end_of_image]),
+            ]
+        return segments
+
+    def _dialogue(
+        self, turns: Sequence[tuple[str, str]], num_features: Sequence[int], supervision: Supervision
+    ) -> list[Segment]:
+        segments = self._feature_images(num_features)
+        for number, (question, answer) in enumerate(turns):
+            user = self._user_message(question, goes_on=number == 0 and bool(num_features))
+            reply = self._encode(f"<|im_start|>assistant\n{answer}<|im_end|>\n")
+            segments += [text(user), text(reply, supervision=supervision)]
+        return segments
+
+    def _user_message(self, question: str, *, goes_on: bool) -> list[int]:
+        """A user's turn; the first one after images goes on in the message that `<|im_start|><|mmu|>` opened."""
+        return self._encode(f"{'' if goes_on else '<|im_start|>'}user\n{question}<|im_end|>\n")
+
+    def _cut(self, words: list[int], before: Sequence[Segment]) -> list[int]:
+        return words[: self.row_length - sum(segment.length for segment in before)]
+
+    def _cut_segments(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        kept: list[Segment] = []
+        for segment in segments:
+            left = self.row_length - sum(other.length for other in kept)
+            if segment.length <= left:
+                kept.append(segment)
+                continue
+            if left > 0 and segment.token_ids:
+                kept.append(text(segment.token_ids[:left], supervision=segment.supervision))
+            break
+        return tuple(kept)

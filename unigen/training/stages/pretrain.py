@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training of UniGen: masked image codes, text after image codes, running text (arXiv 2505.14682, section 3.2).
+
+Legend: R rows, L positions, T supervised positions, N images, I codes of an image.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from unigen.config.schema import TASKS, Config
+from unigen.data.batch import Batch, Sample, collate, count_targets, fill_codes, pack_batches
+from unigen.data.draws import Draws
+from unigen.data.preparation import RowPreparer, VisionPreparation
+from unigen.data.sample import RawSample
+from unigen.generation.unigen import UnigenPipeline
+from unigen.models.checkpoints import load_unigen, save_unigen
+from unigen.models.cost import training_flops
+from unigen.models.image_tokenizers.registry import ImageTokenizer
+from unigen.models.unigen import UniGen
+from unigen.models.vision import VisionTower
+from unigen.objectives.token_prediction import token_prediction_loss
+from unigen.sequence.layout import Document, text
+from unigen.sequence.templates.unigen import UnigenTemplate
+from unigen.sequence.vocabulary import Vocabulary
+from unigen.training.stages.stage import Stage
+
+
+class PretrainStage(Stage):
+    """Draws and reads through image codes."""
+
+    model: UniGen
+
+    def __init__(
+        self,
+        config: Config,
+        model: UniGen,
+        tokenizer: PreTrainedTokenizerBase,
+        image_tokenizer: ImageTokenizer,
+        vision_tower: VisionTower | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+        self._tokenizer = tokenizer
+        self._frozen = (image_tokenizer, vision_tower)  # in a tuple, so that they are no submodules
+        self._vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
+
+    @property
+    def prepare(self) -> Callable[[RawSample, Draws], Sample]:
+        training, model, tower = self._config.training, self.model.config, self._frozen[1]
+        return RowPreparer(
+            template=UnigenTemplate(
+                self._tokenizer, self._vocabulary, model.num_image_codes, model.row_length, model.task_token_first
+            ),
+            image_resolution=model.image_resolution,
+            prompt_drop_prob=training.prompt_drop_prob,
+            mask_schedule=training.mask_schedule,
+            min_mask_ratio=training.min_mask_ratio,
+            vision=None if tower is None else VisionPreparation(tower.preprocess, tower.num_tokens),
+        )
+
+    def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
+        training = self._config.training
+        return pack_batches(samples, training.tokens_per_row, training.rows_per_micro_batch)
+
+    def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
+        return count_targets(samples)
+
+    def empty_batch(self) -> Batch:
+        return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]])
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Batch:
+        if not batch.code_images:
+            return batch
+        codes_NI = self._frozen[0].encode(torch.stack(batch.code_images))
+        return fill_codes(batch, codes_NI, self._vocabulary)
+
+    def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        hidden_RLD = self.model(
+            batch.input_ids_RL, batch.positions_RL, batch.visible.mask(), batch.features_KF, batch.feature_slots_K
+        )
+        tasks_T = batch.tasks_RL.flatten()[batch.supervised_T]
+        scale_of_task = torch.tensor([scales.get(task, 0.0) for task in TASKS], device=tasks_T.device)
+        vocabulary = self._vocabulary
+        total, losses_T = token_prediction_loss(
+            hidden_RLD.flatten(0, 1)[batch.supervised_T],
+            self.model.output_embedding_VD,
+            batch.targets_RL.flatten()[batch.supervised_T],
+            scale_of_task[tasks_T],
+            slice(vocabulary.code_offset, vocabulary.mask_id),
+            self._config.training.image_softmax,
+        )
+        sums = torch.zeros(len(TASKS), device=losses_T.device).index_add(0, tasks_T, losses_T)
+        return total, {task: sums[index] for index, task in enumerate(TASKS) if task in scales}
+
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        save_unigen(self.model, self._tokenizer, folder, state)
+
+    def load(self, folder: Path) -> None:
+        loaded = load_unigen(folder, self._config.data.root)
+        self.model.load_state_dict(loaded.state_dict())
+
+    def draw_validation(self, prompts: Sequence[str], **settings: Any) -> Iterator[Any]:
+        pipeline = UnigenPipeline(self.model, self._tokenizer, self._vocabulary, self._frozen[0], self._frozen[1])
+        yield from pipeline.draw(prompts, seed=self._config.experiment.seed, **settings)
+
+    def training_flops(self, batch: Batch) -> float:
+        return training_flops(self.model.config.llm_config, batch.visible.documents_RL, len(batch.supervised_T))

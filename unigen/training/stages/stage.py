@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage is: one objective over one model. The loop knows nothing else of it.
+
+A stage is the module that accelerate wraps, so that forward runs the model and its loss inside the wrapper. Frozen encoders
+are kept outside of it (`encode`), where they are neither wrapped nor sharded nor saved.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unigen.data.batch import Batch, Sample
+from unigen.data.draws import Draws
+from unigen.data.sample import RawSample
+
+
+class Stage(nn.Module, ABC):
+    model: nn.Module
+    """What is trained."""
+
+    @property
+    @abstractmethod
+    def prepare(self) -> Callable[[RawSample, Draws], Sample]:
+        """Makes a sample of a record, in the loader's workers."""
+
+    @abstractmethod
+    def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
+        """The forward passes of one rank's share of a global step."""
+
+    @abstractmethod
+    def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
+        """How many terms each loss has; losses are averaged by their sums over all ranks."""
+
+    @abstractmethod
+    def empty_batch(self) -> Batch:
+        """A forward pass that counts for nothing, for ranks that have fewer of them than others."""
+
+    def encode(self, batch: Batch) -> Batch:
+        """Run the frozen encoders. Nothing is differentiated here."""
+        return batch
+
+    @abstractmethod
+    def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to differentiate, sum over losses of scale * sum of terms; and the plain sum of each loss, detached."""
+
+    @abstractmethod
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write the model as a folder that can be loaded, sampled from and evaluated; from `state` if given."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Factor on the learning rate for parameters whose name has the given prefix."""
+        return {}
+
+    def draw_validation(self, prompts: Sequence[str], **settings: Any) -> Iterator[Any]:
+        """Images of prompts with the weights of now; none for stages that do not draw."""
+        return iter(())
+
+    def training_flops(self, batch: Batch) -> float:
+        """Floating-point operations of one training pass over `batch`, recomputation not counted; 0 where not known."""
+        return 0.0
+
+
+def in_chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def weighted_mean_terms(
+    terms: Mapping[str, Tensor], weights: Mapping[str, float], scale: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total of named per-image losses (B,), each with its weight, and their detached sums."""
+    total = sum((weights[name] * values.sum() for name, values in terms.items()), torch.zeros(()))
+    return total * scale, {name: values.detach().sum() for name, values in terms.items()}

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of an image tokenizer: reconstruction and lookup-free quantisation (MAGVIT-v2, arXiv 2310.05737)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from unigen.config.schema import Config
+from unigen.data.batch import Batch, Sample, collate
+from unigen.data.draws import Draws
+from unigen.data.preparation import ImagePreparer, blank_image
+from unigen.data.sample import RawSample
+from unigen.models.discriminator import PatchDiscriminator
+from unigen.models.image_tokenizers.magvitv2 import MagVitV2, TokenizerOutput
+from unigen.models.image_tokenizers.registry import load_image_tokenizer
+from unigen.models.perceptual import PerceptualFeatures
+from unigen.objectives import reconstruction
+from unigen.training.stages.stage import Stage, in_chunks, weighted_mean_terms
+
+
+class TokenizerStage(Stage):
+    """The loss of an image is the weighted sum of its terms; the discriminator learns in the same pass, from its own term."""
+
+    model: MagVitV2
+
+    def __init__(self, config: Config, model: MagVitV2) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+        self._weights = config.tokenizer_stage
+        self.discriminator = PatchDiscriminator() if self._weights.adversarial_weight else None
+        self._perceptual = (PerceptualFeatures() if self._weights.perceptual_weight else None,)
+
+    @property
+    def prepare(self) -> Callable[[RawSample, Draws], Sample]:
+        return ImagePreparer(self._config.model.image_resolution)
+
+    def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
+        for chunk in in_chunks(samples, self._config.training.rows_per_micro_batch):
+            yield collate([chunk])
+
+    def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
+        return {"images": len(samples)}
+
+    def empty_batch(self) -> Batch:
+        side = self._config.model.image_resolution
+        blank = ImagePreparer(side)(RawSample("", "t2i", (blank_image(side),)), Draws(0, "", 0))
+        return collate([[blank]])
+
+    def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        pixels_B3HW = torch.stack(batch.target_images)
+        terms = self._terms(pixels_B3HW, self.model(pixels_B3HW))
+        weights = {name: getattr(self._weights, f"{name}_weight", 1.0) for name in terms}
+        total, sums = weighted_mean_terms(terms, weights, scales.get("images", 0.0))
+        return total, {
+            **sums,
+            "images": sum((weights[name] * value for name, value in sums.items()), total.detach() * 0),
+        }
+
+    def _terms(self, pixels_B3HW: Tensor, output: TokenizerOutput) -> dict[str, Tensor]:
+        chosen, made_B3HW = self._weights, output.reconstruction
+        terms = {
+            "l1": reconstruction.absolute_error(made_B3HW, pixels_B3HW),
+            "l2": reconstruction.squared_error(made_B3HW, pixels_B3HW),
+            "commitment": reconstruction.commitment_loss(output.latents, output.quantised),
+            "entropy": reconstruction.entropy_loss(output.latents, chosen.entropy_inverse_temperature),
+        }
+        extract = self._perceptual[0]
+        if extract is not None:
+            terms["perceptual"] = reconstruction.perceptual_loss(made_B3HW, pixels_B3HW, extract.to(pixels_B3HW.device))
+        if self.discriminator is not None:
+            fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+            judged = functional_call(self.discriminator, fixed, (made_B3HW,))
+            terms["adversarial"] = reconstruction.generator_hinge_loss(judged)
+            real, fake = self.discriminator(pixels_B3HW), self.discriminator(made_B3HW.detach())
+            terms["discriminator"] = reconstruction.discriminator_hinge_loss(real, fake)
+        return terms
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        return {"discriminator.": self._weights.discriminator_learning_rate / self._config.optimizer.learning_rate}
+
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        self.model.save_pretrained(folder, state_dict=state)
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(load_image_tokenizer(folder).state_dict())

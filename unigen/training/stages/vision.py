@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of a SigLIP on images and their captions (arXiv 2303.15343), whose vision half later reads for a language model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, SiglipModel, SiglipTextConfig, SiglipVisionConfig
+
+from unigen.config.schema import Config
+from unigen.data.batch import Batch, Sample, collate
+from unigen.data.draws import Draws
+from unigen.data.preparation import CaptionedImagePreparer, blank_image
+from unigen.data.sample import RawSample
+from unigen.models.vision import VisionInput, VisionTower
+from unigen.models.weights import load_exactly, read_weights
+from unigen.objectives.contrastive import sigmoid_loss
+from unigen.training.stages.stage import Stage, in_chunks
+
+
+class VisionStage(Stage):
+    """Every image against every caption of its batch; equal captions match."""
+
+    model: SiglipModel
+
+    def __init__(self, config: Config, model: SiglipModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+        self._tokenizer = tokenizer
+        text_config, vision_config = model.config.text_config, model.config.vision_config
+        assert isinstance(text_config, SiglipTextConfig) and isinstance(vision_config, SiglipVisionConfig)
+        self._text_length = text_config.max_position_embeddings
+        self._image_side = VisionTower(vision_config).image_size
+        self._preprocess = VisionTower(vision_config).preprocess
+
+    @property
+    def prepare(self) -> Callable[[RawSample, Draws], Sample]:
+        return CaptionedImagePreparer(self._preprocess)
+
+    def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
+        for chunk in in_chunks(samples, self._config.training.rows_per_micro_batch):
+            yield collate([chunk])
+
+    def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
+        return {"images": len(samples)}
+
+    def empty_batch(self) -> Batch:
+        blank = CaptionedImagePreparer(self._preprocess)(RawSample("", "t2i", (blank_image(self._image_side),)), Draws(0, "", 0))
+        return collate([[blank]])
+
+    def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        images = VisionInput.stack([one for one in batch.feature_images if isinstance(one, VisionInput)])
+        device = self.model.logit_scale.device
+        image_BD = self.model.vision_model(images.to(device).pixel_values).pooler_output
+        text_BD = self._text_features(batch.captions, device)
+        same_BB = torch.tensor([[a == b for b in batch.captions] for a in batch.captions], device=device)
+        losses_B = sigmoid_loss(image_BD, text_BD, self.model.logit_scale, self.model.logit_bias, same_BB)
+        return losses_B.sum() * scales.get("images", 0.0), {"images": losses_B.detach().sum()}
+
+    def _text_features(self, captions: Sequence[str], device: torch.device) -> Tensor:
+        """SigLIP reads captions padded to its full length, and pools the last position."""
+        options = {"padding": "max_length", "max_length": self._text_length, "truncation": True, "return_tensors": "pt"}
+        tokens = self._tokenizer(list(captions), **options)
+        return self.model.text_model(input_ids=tokens["input_ids"].to(device)).pooler_output
+
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        self.model.save_pretrained(folder, state_dict=state)
+        self._tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        load_exactly(self.model, read_weights(folder), folder)

@@ -128,7 +128,7 @@ def test_versions_and_commit_say_what_runs_here() -> None:
     assert versions["torch"]
     assert versions["python"].startswith("3.")
     assert set(extras()) == {"eval", "annotate", "demo", "dev", "flash-attn"}
-    root = Path(environment.__file__).parents[2]
+    root = Path(environment.__file__).parents[1]
     expected = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )

@@ -52,9 +52,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def loader(config: DataConfig, step: dict[str, int] = STEP, prepare: Any = name_and_draw, **changes: Any) -> StepLoader:
+def loader(
+    config: DataConfig,
+    step: dict[str, int] = STEP,
+    prepare: Any = name_and_draw,
+    timeout_seconds: float = 60.0,
+    **changes: Any,
+) -> StepLoader:
     options = {"rank": 0, "world_size": 1, "num_workers": 0, "seed": 3, **changes}
-    limits = {"max_bad_fraction": config.max_bad_fraction, "timeout_seconds": 60.0}
+    limits = {"max_bad_fraction": config.max_bad_fraction, "timeout_seconds": timeout_seconds}
     stream = SampleStream(
         open_mixture(config, 3), step, prepare, lanes=config.lanes, shuffle_block=config.shuffle_block, **options
     )
@@ -264,6 +270,22 @@ print(len(next(steps)))
     folder = Path(__file__).parents[2]
     ended = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=50)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "12\n", "")
+
+
+def sleep(sample: RawSample, draws: Draws) -> int:
+    time.sleep(30)
+    return 0
+
+
+def test_a_worker_that_hangs_is_reported_and_one_that_waits_is_left_alone(root: Path) -> None:
+    with pytest.raises(DataError, match="a data worker died or hangs"):
+        take(1, loader(data_config(root), prepare=sleep, num_workers=2, timeout_seconds=0.2))
+    steps = iter(loader(data_config(root), num_workers=2, timeout_seconds=0.2))
+    next(steps)
+    time.sleep(0.5)
+    for _ in range(6):
+        next(steps)
+    steps.close()  # type: ignore[attr-defined]
 
 
 def own_process(sample: RawSample, draws: Draws) -> int:

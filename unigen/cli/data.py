@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from unigen.config.load import load_config
+
 
 @click.group(name="data")
 def command() -> None:
@@ -26,3 +28,40 @@ def shapes(output: Path, seed: int, num_images: int, num_question_images: int, r
     size = WorldSize(resolution=resolution, num_images=num_images, num_question_images=num_question_images)
     manifest = write_world(output, seed=seed, size=size)
     click.echo(json.dumps(manifest) if as_json else f"the world of shapes lies in {output}")
+
+
+@command.command()
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
+@click.argument("overrides", metavar="[key=value ...]", nargs=-1)
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="HTML file to write.")
+@click.option("--num-rows", default=8, show_default=True, type=click.IntRange(min=1), help="Packed rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect(config_file: str, overrides: tuple[str, ...], output: Path, num_rows: int, as_json: bool) -> None:
+    """Show the first rows that CONFIG.yaml trains on: tokens, targets, who sees whom, images, bad records.
+
+    Reads the data and the text tokenizer, but no weights.
+    """
+    from unigen.data.inspect import page_facts, read_step, write_page
+    from unigen.data.sources import open_mixture
+    from unigen.training.stages.registry import build_row_preparer
+
+    config = load_config(config_file, overrides)
+    preparer = build_row_preparer(config)
+    step = read_step(
+        open_mixture(config.data, config.experiment.seed),
+        config.training.samples_per_step,
+        preparer,
+        lanes=config.data.lanes,
+        seed=config.experiment.seed,
+        shuffle_block=config.data.shuffle_block,
+    )
+    page = write_page(
+        step,
+        preparer.template.tokenizer,
+        title=f"{config.experiment.name}: what {config_file} trains on",
+        tokens_per_row=config.training.tokens_per_row,
+        num_rows=num_rows,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    click.echo(json.dumps({"output": str(output), **page_facts(step)}) if as_json else f"wrote {output}")

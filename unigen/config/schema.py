@@ -14,6 +14,12 @@ from unigen.errors import ConfigError
 StageName = Literal["tokenizer", "vision", "pretrain", "sft"]
 TaskName = Literal["t2i", "mmu", "lm"]
 TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
+TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
+    "webdataset": ("t2i", "mmu"),
+    "conversations": ("mmu",),
+    "parquet": ("lm",),
+}
+"""What the samples of a source's format can be for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class SourceConfig:
     weight: float = 1.0
     """Share of this source among the sources of its task."""
     num_samples: int | None = None
-    """Length of an epoch in samples, for shards that cannot be counted cheaply."""
+    """Length of an epoch in samples, for files that cannot be counted cheaply; conversations are counted where they are here."""
     take: list[str] = field(default_factory=list)
     """Conversations only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
     images: str | None = None
@@ -97,7 +103,10 @@ class DataConfig:
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """The mixture, by name."""
     lanes: int = 8
-    """Independent streams that the data is dealt into; a multiple of ranks times workers. Part of what a run repeats."""
+    """Independent streams that the data is dealt into; a multiple of ranks times workers. Part of what a run repeats.
+
+    Sample n of a run comes from lane n % lanes. So that every lane serves every task, the greatest common divisor of the lanes
+    and the samples of a step should divide the samples of each task."""
     num_workers: int = 4
     """Loader processes per rank; 0 reads in the training process."""
     prefetch_steps: int = 2
@@ -237,23 +246,18 @@ def check(config: Config) -> None:
         ConfigError: naming the key, the value and what to do.
     """
     _check_tasks(config)
+    _check_numbers(config)
+    _check_sources(config)
     training = config.training
-    row = config.model.max_text_tokens
-    _require(row > 0, f"model.max_text_tokens is {row}; give the text budget of a row, such as 128")
-    _require(training.steps is None or training.steps > 0, f"training.steps is {training.steps}; give a number above 0")
-    _require(
-        0.0 <= training.prompt_drop_prob < 1.0,
-        f"training.prompt_drop_prob is {training.prompt_drop_prob}; give a probability in [0, 1)",
-    )
-    _require(
-        training.ema_decay is None or 0.0 < training.ema_decay < 1.0,
-        f"training.ema_decay is {training.ema_decay}; give a value in (0, 1), such as 0.9999, or null",
-    )
     unknown = sorted(set(config.experiment.trackers) - {"tensorboard", "wandb"})
     _require(not unknown, f"experiment.trackers has {unknown}; choose from tensorboard, wandb")
     _require(
         config.stage != "sft" or config.model.vision_tower is not None,
         "stage sft reads images through a vision tower, but model.vision_tower is null; name its folder",
+    )
+    _require(
+        config.stage != "vision" or config.model.vision_tower is not None,
+        "stage vision trains a vision tower, but model.vision_tower is null; name its folder",
     )
     _require(
         config.model.initialization == "pretrained" or config.model.pretrained is None,
@@ -265,11 +269,80 @@ def check(config: Config) -> None:
     )
 
 
+def _check_numbers(config: Config) -> None:
+    training, data, optimizer = config.training, config.data, config.optimizer
+    above_zero = {
+        "training.steps": training.steps if training.steps is not None else 1,
+        "training.epochs": training.epochs,
+        "training.num_gpus": training.num_gpus,
+        "training.rows_per_micro_batch": training.rows_per_micro_batch,
+        "model.max_text_tokens": config.model.max_text_tokens,
+        "model.image_resolution": config.model.image_resolution,
+        "data.lanes": data.lanes,
+        "optimizer.learning_rate": optimizer.learning_rate,
+        "experiment.log_every": config.experiment.log_every,
+    }
+    for key, value in above_zero.items():
+        _require(value > 0, f"{key} is {value}; give a number above 0")
+    at_least_zero = {
+        "training.gradient_clipping": training.gradient_clipping,
+        "data.num_workers": data.num_workers,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "schedule.warmup_steps": config.schedule.warmup_steps,
+    }
+    for key, value in at_least_zero.items():
+        _require(value >= 0, f"{key} is {value}; give 0 or more")
+    fractions = {
+        "schedule.min_ratio": config.schedule.min_ratio,
+        "training.min_mask_ratio": training.min_mask_ratio,
+        "data.max_bad_fraction": data.max_bad_fraction,
+        **{f"data.sources.{name}.short_caption_prob": one.short_caption_prob for name, one in data.sources.items()},
+    }
+    for key, value in fractions.items():
+        _require(0.0 <= value <= 1.0, f"{key} is {value}; give a value in [0, 1]")
+    dropped, decay = training.prompt_drop_prob, training.ema_decay
+    _require(0.0 <= dropped < 1.0, f"training.prompt_drop_prob is {dropped}; give a probability in [0, 1)")
+    _require(
+        decay is None or 0.0 < decay < 1.0,
+        f"training.ema_decay is {decay}; give a value in (0, 1), such as 0.9999, or null",
+    )
+    _require(
+        training.tokens_per_row > config.model.max_text_tokens,
+        f"training.tokens_per_row is {training.tokens_per_row}, less than the longest sample with its "
+        f"model.max_text_tokens={config.model.max_text_tokens} and image; samples are packed whole",
+    )
+
+
+def _check_sources(config: Config) -> None:
+    """Keys that the format of a source would never read are refused, like unknown ones."""
+    for name, source in config.data.sources.items():
+        place = f"data.sources.{name}"
+        served = TASKS_OF_FORMAT[source.format]
+        _require(
+            source.task in served,
+            f"{place}.task is {source.task}, but format {source.format} serves {' and '.join(served)}; change one of them",
+        )
+        _require(source.weight >= 0, f"{place}.weight is {source.weight}; give 0 or more")
+        foreign = {
+            "take": bool(source.take) and source.format != "conversations",
+            "images": source.images is not None and source.format != "conversations",
+            "caption_key": source.caption_key is not None and source.format != "webdataset",
+            "short_caption_prob": source.short_caption_prob > 0
+            and (source.format, source.task) != ("webdataset", "t2i"),
+        }
+        for key, is_wrong in foreign.items():
+            _require(
+                not is_wrong, f"{place}.{key} means nothing for format {source.format} and task {source.task}; drop it"
+            )
+
+
 def _check_tasks(config: Config) -> None:
     training = config.training
     for key, tasks in (("samples_per_step", training.samples_per_step), ("loss_weights", training.loss_weights)):
         for task in tasks:
             _require(task in TASKS, f"training.{key}.{task} is not a task; choose from {', '.join(TASKS)}")
+    for task, count in training.samples_per_step.items():
+        _require(count >= 0, f"training.samples_per_step.{task} is {count}; give 0 or more")
     wanted = {task for task, count in training.samples_per_step.items() if count > 0}
     _require(
         bool(wanted),

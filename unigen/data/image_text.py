@@ -33,7 +33,6 @@ class ImageTextSource:
         self._config = config
         self._data = data
         self._shards = expand_shards(config.paths, data.root, allow_pipe=data.allow_pipe)
-        self._labels = [_label(shard, Path(data.root) / "datasets") for shard in self._shards]
         self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
         self._listed: OrderedDict[int, list[Record | Fault]] = OrderedDict()
 
@@ -68,7 +67,7 @@ class ImageTextSource:
         return RawSample(record.key, "mmu", images=(image,), turns=(Turn("user", prompt), Turn("assistant", text)))
 
     def _entries(self, shard: int) -> Iterator[Record | Fault]:
-        prefix = f"{self.name}/{self._labels[shard]}/"
+        prefix = f"{self.name}/{_label(self._shards[shard], Path(self._data.root) / 'datasets')}/"
         for entry in read_tar(self._shards[shard], allow_pipe=self._data.allow_pipe):
             yield entry if isinstance(entry, Fault) else Record(prefix + entry.key, entry)
 

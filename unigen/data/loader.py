@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from unigen.data.faults import FaultLog
 from unigen.data.mixture import SampleStream, StepPart
@@ -37,7 +38,7 @@ class StepLoader(Generic[T]):
         """
         Args:
             prefetch_steps: steps that each worker reads ahead.
-            timeout_seconds: a worker that gives nothing for so long is reported instead of waited for.
+            timeout_seconds: a worker that needs longer for its part of a step is ended and reported.
         """
         self._stream = stream
         self._prefetch_steps = max(1, prefetch_steps)
@@ -106,12 +107,11 @@ class StepLoader(Generic[T]):
             return
         _allow_open_files()
         loader = DataLoader(
-            self._stream,
+            _Punctual(self._stream, self._timeout_seconds),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=self._prefetch_steps,
             collate_fn=_as_it_is,
-            timeout=self._timeout_seconds,
             worker_init_fn=_settle_worker,
             # A fork costs nothing and needs nothing pickled. The children touch no GPU and use one thread.
             multiprocessing_context=multiprocessing.get_context("fork" if sys.platform == "linux" else None),
@@ -119,12 +119,36 @@ class StepLoader(Generic[T]):
             generator=torch.Generator(),  # else the loader draws its seed from the generator that training draws from
         )
         try:
-            yield from loader
+            with _sigterm_held():
+                parts = iter(loader)
+            yield from parts
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
             first = str(error).splitlines()[0]
             raise DataError(f"a data worker died or hangs: {first}; try data.num_workers=0 to see why") from error
+
+
+class _Punctual(IterableDataset[StepPart[T]]):
+    """A stream whose process ends when one part takes longer than `seconds`; the loader sees that within seconds.
+
+    The loader's own `timeout` would do it too, but then it does not look after workers that have died.
+    """
+
+    def __init__(self, stream: SampleStream[T], seconds: float) -> None:
+        self._stream = stream
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[StepPart[T]]:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        parts = iter(self._stream)
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            part = next(parts, None)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)  # waiting to be asked is not counted
+            if part is None:
+                return
+            yield part
 
 
 def merge_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -139,13 +163,23 @@ def _as_it_is(part: Any) -> Any:
     return part
 
 
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """Workers started meanwhile leave SIGTERM to `_obey_parent_alone`: a process inherits what is blocked, and so do
+    the threads that libraries start in it as it begins."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _settle_worker(_: int) -> None:
     """One thread per worker; and a signal to the whole job must not take the data away before the last step is done."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey_parent_alone, daemon=True).start()
 
 

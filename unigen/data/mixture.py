@@ -15,8 +15,9 @@ from typing import Any, Generic, Literal, TypeVar
 from torch.utils.data import IterableDataset, get_worker_info
 
 from unigen.config.schema import TASKS
+from unigen.data.cursor import LaneSettings
 from unigen.data.faults import Fault
-from unigen.data.lanes import Lane, LaneSettings, Prepare, WeightedSource
+from unigen.data.lanes import Lane, Prepare, WeightedSource
 from unigen.errors import ConfigError, DataError
 
 T = TypeVar("T")

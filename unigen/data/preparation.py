@@ -10,11 +10,12 @@ from PIL import Image
 from unigen.config.schema import TASKS
 from unigen.data.batch import CodeImage, Sample
 from unigen.data.draws import Draws
+from unigen.data.faults import SampleRefused
 from unigen.data.images import square_pixels
 from unigen.data.sample import RawSample, Turn
 from unigen.sequence.layout import Document, Segment
 from unigen.sequence.mask_schedule import draw_mask
-from unigen.sequence.templates.unigen import UnigenTemplate
+from unigen.sequence.templates.unigen import RowTooLongError, UnigenTemplate
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class RowPreparer:
     vision: VisionPreparation | None = None
 
     def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        try:
+            return self._row(raw, draws)
+        except RowTooLongError as error:
+            raise SampleRefused("too_long", str(error)) from error
+
+    def _row(self, raw: RawSample, draws: Draws) -> Sample:
         if raw.task == "t2i":
             return self._draw(raw, draws)
         if raw.task == "lm":

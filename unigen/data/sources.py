@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening the entries of `data.sources`, each by its format."""
 
-from unigen.config.schema import DataConfig, SourceConfig, TaskName
+from unigen.config.schema import TASKS_OF_FORMAT, DataConfig, SourceConfig
 from unigen.data.conversations import ConversationSource
 from unigen.data.image_text import ImageTextSource
 from unigen.data.lanes import WeightedSource
 from unigen.data.records import Source
 from unigen.data.text import ParquetTextSource
 from unigen.errors import ConfigError
-
-TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
-    "webdataset": ("t2i", "mmu"),
-    "conversations": ("mmu",),
-    "parquet": ("lm",),
-}
 
 
 def open_source(name: str, config: SourceConfig, data: DataConfig, seed: int) -> Source:

@@ -50,8 +50,7 @@ class DecodingCache:
         self, key_BGND: Tensor, value_BGND: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         if layer == len(self._layers):
-            num_rows, num_heads, _, size = key_BGND.shape
-            shape = (num_rows, num_heads, self._num_columns, size)
+            shape = (*key_BGND.shape[:2], self._num_columns, key_BGND.shape[3])
             self._layers.append((key_BGND.new_zeros(shape), value_BGND.new_zeros(shape)))
             self._used.append(0)
         start = self._used[layer]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """UniGen checkpoints: our own safetensors folders, the released format, and adapters over either."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from unigen.errors import CheckpointError
-from unigen.models.folders import find_config, find_model
+from unigen.models.folders import find_config
 from unigen.models.language import Tie, language_config
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.weights import load_exactly, read_config, read_weights
 
+BEYOND_RELEASED = ("image_resolution", "max_text_tokens", "task_token_first", "image_tokenizer")
+"""What a released config.json leaves to the configuration of each run."""
+ADAPTER_CONFIG = "adapter_config.json"
 HEAD = "llm.lm_head.weight"
 EMBEDDING = "llm.model.embed_tokens.weight"
-BASE_FILE = "base_model.json"
-"""Beside an adapter: which model it changes, and the hash of its weights."""
 
 
 def load_unigen(folder: Path, data_root: str | Path | None = None, tie: Tie = "keep") -> UniGen:
@@ -30,8 +32,10 @@ def load_unigen(folder: Path, data_root: str | Path | None = None, tie: Tie = "k
     Raises:
         CheckpointError: an unknown kind of folder, or weights that do not fit its configuration.
     """
-    if (folder / "adapter_config.json").is_file():
-        return _load_adapter(folder, data_root, tie)
+    if (folder / ADAPTER_CONFIG).is_file():
+        from unigen.models.adapters import load_adapter  # which needs peft, and this module
+
+        return load_adapter(folder, data_root, tie)
     weights = {name: tensor.float() for name, tensor in read_weights(folder).items()}
     config = read_unigen_config(folder, data_root)
     if read_config(folder).get("model_type") == UniGenConfig.model_type:
@@ -70,18 +74,24 @@ def save_unigen(
     """Write a folder that `load_unigen` and transformers read: config.json, safetensors, tokenizer, model card."""
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(_model_card(model.config), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(model.config), encoding="utf-8")
 
 
-def save_released_format(model: UniGen, folder: Path) -> None:
-    """Write `config.json` and `pytorch_model.bin` as the released code reads them."""
+def save_released_format(model: UniGen, tokenizer: PreTrainedTokenizerBase, folder: Path, language_model: str) -> None:
+    """Write `config.json` and `pytorch_model.bin` as the released code reads them.
+
+    Keys that it does not know (it leaves them alone) keep what our own format says besides.
+
+    Args:
+        language_model: name of the Qwen2 folder whose sizes the released code builds the model with.
+    """
     config: UniGenConfig = model.config
     content = {
         "_class_name": "UniGen",
         "w_und_encoder": bool(config.feature_size),
         "vocab_size": config.llm_config.vocab_size,
-        "llm_vocab_size": config.llm_config.vocab_size - config.codebook_size - 1,
-        "llm_model_path": config.llm_config._name_or_path or "Qwen2.5-1.5B-Instruct",
+        "llm_vocab_size": tokenizer.vocab_size,
+        "llm_model_path": language_model,
         "codebook_size": config.codebook_size,
         "num_vq_tokens": config.num_image_codes,
         "load_from_pretrained": True,
@@ -90,6 +100,7 @@ def save_released_format(model: UniGen, folder: Path) -> None:
         "hidden_size": config.llm_config.hidden_size,
         "mask_token_id": config.mask_token_id,
         "vision_tower_name": config.vision_tower,
+        **{name: getattr(config, name) for name in BEYOND_RELEASED},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -124,42 +135,21 @@ def _released_config(content: dict[str, Any], folder: Path, data_root: str | Pat
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'} has no {error}, which a released checkpoint states") from error
     codebook_size = content.get("codebook_size", 8192)
+    beyond = {name: content[name] for name in BEYOND_RELEASED if name in content}
     return UniGenConfig(
         llm_config=llm_config,
         code_offset=content["vocab_size"] - codebook_size - 1,
         codebook_size=codebook_size,
         num_image_codes=content.get("num_vq_tokens", 256),
-        max_text_tokens=1344 if reads_features else 128,
         feature_size=content.get("mm_input_dim", 1024) if reads_features else 0,
         projector_depth=max(2, content.get("und_proj_depth", 2)),
         vision_tower=content.get("vision_tower_name") or ("siglip-so400m-patch14-384" if reads_features else None),
+        **{"max_text_tokens": 1344 if reads_features else 128, **beyond},
     )
-
-
-def _load_adapter(folder: Path, data_root: str | Path | None, tie: Tie) -> UniGen:
-    from peft import PeftModel
-
-    base = read_config(folder / BASE_FILE)
-    base_folder = find_model(base["path"], data_root, near=folder)
-    found = weights_hash(base_folder)
-    if found != base["hash"]:
-        raise CheckpointError(
-            f"the adapter {folder} was trained on weights with hash {base['hash'][:12]}, but {base_folder} has {found[:12]}"
-        )
-    unchanged = load_unigen(base_folder, data_root, tie)
-    config = UniGenConfig.from_dict(read_config(folder))
-    if config.feature_size:
-        unchanged.add_projector(config.feature_size, config.projector_depth)
-    merged = PeftModel.from_pretrained(unchanged, str(folder)).merge_and_unload()
-    config.llm_config = merged.config.llm_config
-    merged.config = config
-    return merged.eval()
 
 
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the weight files of a folder, in order of name."""
-    import hashlib
-
     digest = hashlib.sha256()
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     for path in files:
@@ -168,7 +158,7 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _model_card(config: UniGenConfig) -> str:
+def model_card(config: UniGenConfig) -> str:
     llm = config.llm_config
     reads = f"vision features ({config.vision_tower})" if config.vision_tower else "image codes"
     return f"""---

@@ -2,6 +2,7 @@
 """Finding a model's folder from the name that a config or a command gives."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from unigen.errors import CheckpointError
@@ -11,23 +12,39 @@ SHIPPED_CONFIGS = REPOSITORY / "configs" / "models"
 """The config.json files that come with the project, by model name."""
 
 
-def find_model(name: str | Path, data_root: str | Path | None = None, near: Path | None = None) -> Path:
-    """The folder that `name` means: as given, next to `near`, then under `<data_root>/checkpoints`.
+MODEL_FILES = ("config.json", "adapter_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
-    Each of them is taken if it holds a config.json or an adapter; else its `unwrapped_model`; else its newest
-    `*/unwrapped_model`.
+
+def find_model(
+    name: str | Path,
+    data_root: str | Path | None = None,
+    near: Path | None = None,
+    files: Sequence[str] = MODEL_FILES,
+) -> Path:
+    """The folder that `name` means: seen from the folder `near`, as given, then under `<data_root>/checkpoints`.
+
+    Each of them is taken if it holds one of `files`; else its `unwrapped_model`; else its newest `*/unwrapped_model`.
 
     Raises:
         CheckpointError: listing all that was tried.
     """
     tried: list[Path] = []
     for place in _places(name, data_root, near):
-        newest = sorted(place.glob("*/unwrapped_model"), key=_step)[::-1]
+        # A checkpoint that is still being written, or never was finished, is called `checkpoint-<step>.tmp`.
+        whole = [folder for folder in place.glob("*/unwrapped_model") if folder.parent.suffix != ".tmp"]
+        newest = sorted(whole, key=_step)[::-1]
         for folder in (place, place / "unwrapped_model", *newest):
             tried.append(folder)
-            if _is_model(folder):
+            if any((folder / file).is_file() for file in files):
                 return folder
-    raise CheckpointError(f"no model '{name}'; tried {', '.join(str(path) for path in tried)}")
+    wanted = "model" if files == MODEL_FILES else f"{' or '.join(files)} of"
+    raise CheckpointError(f"no {wanted} '{name}'; tried {', '.join(str(path) for path in tried)}")
+
+
+def find_tokenizer(name: str | Path, data_root: str | Path | None = None) -> Path:
+    """The folder of a text tokenizer, which may be that of a model."""
+    return find_model(name, data_root, files=TOKENIZER_FILES)
 
 
 def find_config(name: str | Path, data_root: str | Path | None = None) -> Path:
@@ -41,22 +58,25 @@ def find_config(name: str | Path, data_root: str | Path | None = None) -> Path:
         raise CheckpointError(f"{error}, {shipped}") from error
 
 
-def portable_path(target: Path, home: Path) -> str:
-    """`target` as a checkpoint in `home` should name it: relative, so that a run's folder can be moved as a whole."""
-    return os.path.relpath(target.resolve(), home.resolve())
+def portable_path(target: Path, home: Path, data_root: str | Path | None = None) -> str:
+    """`target` as a checkpoint in `home` should name it.
+
+    What lies under `<data_root>/checkpoints` is named as it is there, anything else by its way from `home`, so that the
+    folder that holds both can be moved as a whole.
+    """
+    target = target.resolve()
+    if data_root is not None:
+        checkpoints = (Path(data_root) / "checkpoints").resolve()
+        if target.is_relative_to(checkpoints):
+            return str(target.relative_to(checkpoints))
+    return os.path.relpath(target, home.resolve())
 
 
 def _places(name: str | Path, data_root: str | Path | None, near: Path | None) -> list[Path]:
-    places = [Path(name)]
-    if near is not None:
-        places.append(near / name)
+    places = [Path(name)] if near is None else [near / name, Path(name)]
     if data_root is not None:
         places += [Path(data_root) / "checkpoints" / name, Path(data_root) / "checkpoints" / Path(name).name]
     return list(dict.fromkeys(places))
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
 
 
 def _step(folder: Path) -> tuple[int, float]:

@@ -20,6 +20,9 @@ class PerceptualFeatures(nn.Module):
         CheckpointError: the weights are not in torch's cache and cannot be downloaded.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         try:

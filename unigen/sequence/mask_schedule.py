@@ -32,9 +32,10 @@ def draw_mask(generator: np.random.Generator, length: int, schedule: str, min_ra
 
 
 def remasked_counts(length: int, steps: int, schedule: str) -> list[int]:
-    """Tokens masked again after each decoding step: floor(length * ratio((s + 1) / steps)), kept so that every step fixes one.
+    """Tokens masked again after each decoding step.
 
-    The count of the last step is 0: what it samples is final.
+    floor(length * ratio((s + 1) / steps)), kept so that every step fixes one while more than one is left. The count of the last
+    step is 0: what it samples is final.
     """
     counts = []
     unknown = length

@@ -8,7 +8,7 @@ a checkpoint. Our own state is JSON and safetensors. Backends that shard (DeepSp
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ class TrainState:
     num_non_finite: int = 0
     """Steps that were skipped because their loss or gradient was not a number."""
     num_samples: int = 0
-    num_tokens: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

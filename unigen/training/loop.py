@@ -24,7 +24,7 @@ from unigen.data.loader import StepLoader
 from unigen.data.mixture import SampleStream, epoch_steps
 from unigen.data.sources import open_mixture, task_sizes
 from unigen.errors import ConfigError, TrainingError
-from unigen.training.checkpoint import Checkpointer, TrainState
+from unigen.training.checkpoint import Checkpointer, TrainState, is_sharded
 from unigen.training.ema import Ema
 from unigen.training.metrics import MetricsLog
 from unigen.training.optimizer import build_optimizer, freeze
@@ -55,7 +55,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             save_config(config, self.output_dir / "config.yaml")
-        self.stage = build_stage(config, self.accelerator.device)
+        self.stage = build_stage(config, self.accelerator.device).train()  # loaded models come in eval mode
         freeze(self.stage, config.training.freeze)
         _set_recompute(self.stage, config.training.recompute)
         self.loader, self.num_steps = self._data()
@@ -63,6 +63,10 @@ class Trainer:
         self._peak_rates = [group["lr"] for group in optimizer.param_groups]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.stage, optimizer)
         decay = config.training.ema_decay
+        if decay and is_sharded(self.accelerator):
+            raise ConfigError(
+                "training.ema_decay needs whole weights on a rank; set it to null with FSDP or DeepSpeed"
+            )
         self.ema = Ema(self.accelerator.unwrap_model(self.wrapped), decay) if decay else None
         self.state = TrainState()
         self.speed = SpeedMeter()
@@ -244,20 +248,24 @@ class _Window:
         self._norm: Tensor | None = None
 
     def add(self, counts: dict[str, int], sums: dict[str, Tensor], norm: Tensor | None) -> None:
+        self._norm = norm
+        if norm is not None and not bool(torch.isfinite(norm)):
+            return  # the step was skipped; its losses would make the means of the others useless
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0) + value
         for name in sums:
             self._counts[name] = self._counts.get(name, 0) + counts.get(name, next(iter(counts.values()), 0))
-        self._norm = norm
 
     def means(self, accelerator: Accelerator, weights: dict[str, float]) -> dict[str, float]:
         """Mean of each loss over all ranks and steps of the window, their weighted total, the last gradient norm; clears."""
+        if not self._sums:
+            return {}
         names = sorted(self._sums)
         sums = accelerator.reduce(torch.stack([self._sums[name].float() for name in names]), "sum")
         means = {name: float(value) / max(1, self._counts[name]) for name, value in zip(names, sums, strict=True)}
-        tasks = [name for name in names if name in weights] or [name for name in names if name == "images"] or names
+        parts = ["images"] if "images" in names else names  # "images" is the sum of a stage's terms already
         found = {f"loss/{name}": mean for name, mean in means.items() if name != "images"}
-        found["loss/total"] = sum(weights.get(name, 1.0) * means[name] for name in tasks)
+        found["loss/total"] = sum(weights.get(name, 1.0) * means[name] for name in parts)
         if self._norm is not None:
             found["training/gradient_norm"] = float(self._norm)
         self._sums, self._counts = {}, {}

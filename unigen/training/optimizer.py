@@ -12,7 +12,7 @@ from unigen.errors import ConfigError
 from unigen.training.stages.stage import Stage
 
 
-def freeze(stage: Stage, patterns: Sequence[str]) -> None:
+def freeze(stage: nn.Module, patterns: Sequence[str]) -> None:
     """Stop training the parameters that one of the regular expressions finds.
 
     Raises:

@@ -23,6 +23,8 @@ class ValidationImages:
         self._stage, self._accelerator = stage, accelerator
         self._folder = output_dir / "validation"
         self._prompts = self._read_prompts() if self._settings.every else []
+        if self._settings.every and type(stage).draw_validation is Stage.draw_validation:
+            raise ConfigError(f"stage {config.stage} draws no images from prompts; set training.validation.every to 0")
         if self._settings.every and is_sharded(accelerator):
             # One rank alone cannot run a model whose weights lie on all of them.
             raise ConfigError(

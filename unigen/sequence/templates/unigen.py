@@ -14,15 +14,22 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from unigen.sequence.layout import Segment, Supervision, Visibility, codes, features, text
+from unigen.sequence.layout import Kind, Segment, Supervision, Visibility, codes, features, text
 from unigen.sequence.vocabulary import Vocabulary
 
 SYSTEM_MESSAGE = "You are a helpful assistant."
 
 
+class RowTooLongError(ValueError):
+    """What cannot be cut leaves no room in a row: its images, or the fixed words around a caption."""
+
+
 @dataclass(frozen=True)
 class UnigenTemplate:
-    """Builds the segments of UniGen's rows, none longer than `row_length`."""
+    """Builds the segments of UniGen's rows, none longer than `row_length`.
+
+    Texts that are too long lose their end. Rows to be trained on raise RowTooLongError where their images alone fill a row.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     vocabulary: Vocabulary
@@ -49,6 +56,10 @@ class UnigenTemplate:
         head = [*self._opening(self.vocabulary.draw_task), *self._encode("user\n")]
         middle = self._encode("<|im_end|>\n<|im_start|>assistant\n")
         budget = self.row_length - self.num_image_codes - 2 - len(head) - len(middle)
+        if budget < 0:
+            raise RowTooLongError(
+                f"a row of {self.row_length} tokens has no room for a caption; raise model.max_text_tokens"
+            )
         return [*head, *self._encode(caption)[:budget], *middle]
 
     def read_codes(self, turns: Sequence[tuple[str, str]], num_images: int = 1) -> tuple[Segment, ...]:
@@ -134,7 +145,10 @@ class UnigenTemplate:
         return self._encode(f"{'' if goes_on else '<|im_start|>'}user\n{question}<|im_end|>\n")
 
     def _cut(self, words: list[int], before: Sequence[Segment]) -> list[int]:
-        return words[: self.row_length - sum(segment.length for segment in before)]
+        left = self.row_length - sum(segment.length for segment in before)
+        if left <= 0:
+            raise RowTooLongError(f"the images fill a row of {self.row_length} tokens")
+        return words[:left]
 
     def _cut_segments(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         kept: list[Segment] = []
@@ -143,7 +157,9 @@ class UnigenTemplate:
             if segment.length <= left:
                 kept.append(segment)
                 continue
-            if left > 0 and segment.token_ids:
+            if Kind.FEATURES in (other.kind for other in segments[len(kept) :]):
+                raise RowTooLongError(f"the images fill a row of {self.row_length} tokens")
+            if left > 0:
                 kept.append(text(segment.token_ids[:left], supervision=segment.supervision))
             break
         return tuple(kept)

@@ -5,10 +5,12 @@ Legend: R rows, L positions, T supervised positions, N images, I codes of an ima
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -18,16 +20,47 @@ from unigen.data.draws import Draws
 from unigen.data.preparation import RowPreparer, VisionPreparation
 from unigen.data.sample import RawSample
 from unigen.generation.unigen import UnigenPipeline
+from unigen.models.adapters import AdapterBase, load_adapter_weights, save_adapter
 from unigen.models.checkpoints import load_unigen, save_unigen
 from unigen.models.cost import training_flops
+from unigen.models.folders import portable_path
 from unigen.models.image_tokenizers.registry import ImageTokenizer
-from unigen.models.unigen import UniGen
+from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.objectives.token_prediction import token_prediction_loss
 from unigen.sequence.layout import Document, text
 from unigen.sequence.templates.unigen import UnigenTemplate
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the parts of a model came from, for its checkpoints to name."""
+
+    image_tokenizer: Path
+    vision_tower: Path | None = None
+    adapter_base: AdapterBase | None = None
+    """What a low-rank adapter changes; None where all weights are trained."""
+
+
+def row_preparer(
+    config: Config,
+    model: UniGenConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    tower: VisionTower | None,
+) -> RowPreparer:
+    """What makes the rows of a run, in the loader's workers; no weight is touched."""
+    training = config.training
+    return RowPreparer(
+        template=UnigenTemplate(tokenizer, vocabulary, model.num_image_codes, model.row_length, model.task_token_first),
+        image_resolution=model.image_resolution,
+        prompt_drop_prob=training.prompt_drop_prob,
+        mask_schedule=training.mask_schedule,
+        min_mask_ratio=training.min_mask_ratio,
+        vision=None if tower is None else VisionPreparation(tower.preprocess, tower.num_tokens),
+    )
 
 
 class PretrainStage(Stage):
@@ -41,10 +74,13 @@ class PretrainStage(Stage):
         model: UniGen,
         tokenizer: PreTrainedTokenizerBase,
         image_tokenizer: ImageTokenizer,
-        vision_tower: VisionTower | None = None,
+        vision_tower: VisionTower | None,
+        origins: Origins,
     ) -> None:
+        """`model` may be wrapped in a PeftModel, which passes everything through."""
         super().__init__()
         self.model = model
+        self._origins = origins
         self._config = config
         self._tokenizer = tokenizer
         self._frozen = (image_tokenizer, vision_tower)  # in a tuple, so that they are no submodules
@@ -52,17 +88,7 @@ class PretrainStage(Stage):
 
     @property
     def prepare(self) -> Callable[[RawSample, Draws], Sample]:
-        training, model, tower = self._config.training, self.model.config, self._frozen[1]
-        return RowPreparer(
-            template=UnigenTemplate(
-                self._tokenizer, self._vocabulary, model.num_image_codes, model.row_length, model.task_token_first
-            ),
-            image_resolution=model.image_resolution,
-            prompt_drop_prob=training.prompt_drop_prob,
-            mask_schedule=training.mask_schedule,
-            min_mask_ratio=training.min_mask_ratio,
-            vision=None if tower is None else VisionPreparation(tower.preprocess, tower.num_tokens),
-        )
+        return row_preparer(self._config, self.model.config, self._tokenizer, self._vocabulary, self._frozen[1])
 
     def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
         training = self._config.training
@@ -100,9 +126,20 @@ class PretrainStage(Stage):
         return total, {task: sums[index] for index, task in enumerate(TASKS) if task in scales}
 
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-        save_unigen(self.model, self._tokenizer, folder, state)
+        root, origins, described = self._config.data.root, self._origins, self.model.config
+        described.image_tokenizer = portable_path(origins.image_tokenizer, folder, root)
+        if origins.vision_tower is not None:
+            described.vision_tower = portable_path(origins.vision_tower, folder, root)
+        if isinstance(self.model, PeftModel):
+            assert origins.adapter_base is not None, "an adapter changes a model that was loaded"
+            save_adapter(self.model, self._tokenizer, folder, origins.adapter_base, root, state)
+        else:
+            save_unigen(self.model, self._tokenizer, folder, state)
 
     def load(self, folder: Path) -> None:
+        if isinstance(self.model, PeftModel):
+            load_adapter_weights(self.model, folder)
+            return
         loaded = load_unigen(folder, self._config.data.root)
         self.model.load_state_dict(loaded.state_dict())
 

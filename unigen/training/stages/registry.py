@@ -10,16 +10,18 @@ from peft import get_peft_model
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
 from unigen.config.schema import Config
+from unigen.data.preparation import RowPreparer
 from unigen.errors import CheckpointError, ConfigError
-from unigen.models.checkpoints import load_tokenizer, load_unigen
-from unigen.models.folders import find_config, find_model
+from unigen.models.adapters import AdapterBase
+from unigen.models.checkpoints import load_tokenizer, load_unigen, weights_hash
+from unigen.models.folders import find_config, find_model, find_tokenizer
 from unigen.models.image_tokenizers.registry import ImageTokenizer, build_image_tokenizer, load_image_tokenizer
 from unigen.models.language import language_config, load_language_model
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import Vocabulary
-from unigen.training.stages.pretrain import PretrainStage
+from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
 from unigen.training.stages.sft import SftStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.tokenizer import TokenizerStage
@@ -37,6 +39,26 @@ def build_stage(config: Config, device: torch.device) -> Stage:
     return builders[config.stage](config, device)
 
 
+def build_row_preparer(config: Config) -> RowPreparer:
+    """What makes the rows of a stage that trains on rows, from configurations and the text tokenizer: no weights are needed.
+
+    Raises:
+        CheckpointError, ConfigError: a folder that is missing or does not fit, or a stage without rows.
+    """
+    if config.stage not in ("pretrain", "sft"):
+        raise ConfigError(
+            f"stage {config.stage} trains on single images, it has no rows; look at stage pretrain or sft"
+        )
+    wanted, root = config.model, config.data.root
+    image_tokenizer = build_image_tokenizer(find_config(wanted.image_tokenizer, root))
+    tower = VisionTower.from_config(find_config(wanted.vision_tower, root)) if wanted.vision_tower else None
+    tokenizer = _text_tokenizer(config)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
+    described = UniGenConfig()
+    describe_model(described, config, vocabulary.code_offset, image_tokenizer)
+    return row_preparer(config, described, tokenizer, vocabulary, tower)
+
+
 def _tokenizer_stage(config: Config, device: torch.device) -> Stage:
     root, name = config.data.root, config.model.image_tokenizer
     if config.model.initialization == "random":
@@ -52,7 +74,7 @@ def _vision_stage(config: Config, device: torch.device) -> Stage:
     content = read_config(folder)
     if content.get("model_type") != "siglip":
         raise ConfigError(f"stage vision trains models of type siglip, but {folder} is {content.get('model_type')!r}")
-    tokenizer = load_tokenizer(find_model(config.model.text_tokenizer or folder, root))
+    tokenizer = load_tokenizer(find_tokenizer(config.model.text_tokenizer or folder, root))
     if config.model.initialization == "random":
         words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         siglip = SiglipConfig.from_dict({**content, "text_config": {**content.get("text_config", {}), **words}})
@@ -61,24 +83,43 @@ def _vision_stage(config: Config, device: torch.device) -> Stage:
 
 
 def _row_stage(config: Config, device: torch.device) -> Stage:
-    wanted, root = config.model, config.data.root
-    image_tokenizer = load_image_tokenizer(find_model(wanted.image_tokenizer, root), device)
-    tower = VisionTower.load(find_model(wanted.vision_tower, root), device) if wanted.vision_tower else None
+    wanted = config.model
+    if config.training.lora is not None and wanted.pretrained is None:
+        raise ConfigError(
+            "training.lora trains an adapter over a checkpoint, but model.pretrained is null; name the checkpoint, or drop "
+            "training.lora"
+        )
+    origins = _origins(config)
+    image_tokenizer = load_image_tokenizer(origins.image_tokenizer, device)
+    tower = VisionTower.load(origins.vision_tower, device) if origins.vision_tower else None
     tokenizer = _text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
     model = _model(config, vocabulary)
-    _describe(model.config, config, vocabulary, image_tokenizer)
+    describe_model(model.config, config, vocabulary.code_offset, image_tokenizer)
     if tower is not None:
         model.add_projector(tower.hidden_size, wanted.projector_depth)
         model.config.vision_tower = wanted.vision_tower
     kind = SftStage if tower is not None else PretrainStage
-    return kind(config, _with_lora(model, config), tokenizer, image_tokenizer, tower)
+    return kind(config, with_lora(model, config), tokenizer, image_tokenizer, tower, origins)
+
+
+def _origins(config: Config) -> Origins:
+    wanted, root = config.model, config.data.root
+    base = None
+    if config.training.lora is not None and wanted.pretrained is not None:
+        folder = find_model(wanted.pretrained, root)
+        base = AdapterBase(folder, weights_hash(folder))
+    return Origins(
+        image_tokenizer=find_model(wanted.image_tokenizer, root),
+        vision_tower=find_model(wanted.vision_tower, root) if wanted.vision_tower else None,
+        adapter_base=base,
+    )
 
 
 def _text_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     wanted, root = config.model, config.data.root
     if wanted.text_tokenizer:
-        return load_tokenizer(find_model(wanted.text_tokenizer, root))
+        return load_tokenizer(find_tokenizer(wanted.text_tokenizer, root))
     if wanted.pretrained:
         folder = find_model(wanted.pretrained, root)
         if (folder / "tokenizer.json").is_file():
@@ -106,19 +147,30 @@ def _model(config: Config, vocabulary: Vocabulary) -> UniGen:
     return model
 
 
-def _describe(model: UniGenConfig, config: Config, vocabulary: Vocabulary, image_tokenizer: ImageTokenizer) -> None:
-    """Write into the model's configuration what a checkpoint has to say of itself."""
+def describe_model(model: UniGenConfig, config: Config, code_offset: int, image_tokenizer: ImageTokenizer) -> None:
+    """Write into the model's configuration what a checkpoint has to say of itself.
+
+    Raises:
+        ConfigError: images that do not split into codes, or rows that are longer than those that samples are packed into.
+    """
     resolution, factor = config.model.image_resolution, image_tokenizer.downsample_factor
     if resolution % factor:
         raise ConfigError(f"model.image_resolution is {resolution}; the image tokenizer needs a multiple of {factor}")
-    model.code_offset, model.codebook_size = vocabulary.code_offset, vocabulary.codebook_size
+    model.code_offset, model.codebook_size = code_offset, image_tokenizer.codebook_size
     model.image_resolution, model.num_image_codes = resolution, (resolution // factor) ** 2
     model.max_text_tokens, model.task_token_first = config.model.max_text_tokens, config.model.task_token_first
     model.image_tokenizer = config.model.image_tokenizer
     assert math.isqrt(model.num_image_codes) ** 2 == model.num_image_codes
+    if config.training.tokens_per_row < model.row_length:
+        raise ConfigError(
+            f"training.tokens_per_row is {config.training.tokens_per_row}, but a sample can have {model.row_length} tokens "
+            f"(model.max_text_tokens={model.max_text_tokens} + {model.num_image_codes} codes + 3); "
+            f"set training.tokens_per_row={model.row_length} or more"
+        )
 
 
-def _with_lora(model: UniGen, config: Config) -> UniGen:
+def with_lora(model: UniGen, config: Config) -> UniGen:
+    """The model with the adapters that `training.lora` asks for."""
     lora = config.training.lora
     if lora is None:
         return model

@@ -14,7 +14,7 @@ from unigen.data.draws import Draws
 from unigen.data.preparation import CaptionedImagePreparer, blank_image
 from unigen.data.sample import RawSample
 from unigen.models.vision import VisionInput, VisionTower
-from unigen.models.weights import load_exactly, read_weights
+from unigen.models.weights import read_weights
 from unigen.objectives.contrastive import sigmoid_loss
 from unigen.training.stages.stage import Stage, in_chunks
 
@@ -30,7 +30,8 @@ class VisionStage(Stage):
         self._config = config
         self._tokenizer = tokenizer
         text_config, vision_config = model.config.text_config, model.config.vision_config
-        assert isinstance(text_config, SiglipTextConfig) and isinstance(vision_config, SiglipVisionConfig)
+        assert isinstance(text_config, SiglipTextConfig)
+        assert isinstance(vision_config, SiglipVisionConfig)
         self._text_length = text_config.max_position_embeddings
         self._image_side = VisionTower(vision_config).image_size
         self._preprocess = VisionTower(vision_config).preprocess
@@ -47,7 +48,9 @@ class VisionStage(Stage):
         return {"images": len(samples)}
 
     def empty_batch(self) -> Batch:
-        blank = CaptionedImagePreparer(self._preprocess)(RawSample("", "t2i", (blank_image(self._image_side),)), Draws(0, "", 0))
+        blank = CaptionedImagePreparer(self._preprocess)(
+            RawSample("", "t2i", (blank_image(self._image_side),)), Draws(0, "", 0)
+        )
         return collate([[blank]])
 
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -70,4 +73,4 @@ class VisionStage(Stage):
         self._tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        load_exactly(self.model, read_weights(folder), folder)
+        self.model.load_state_dict(read_weights(folder))  # in place: the optimizer holds these very parameters

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# From a fresh machine to a model that trains, draws, reads and is scored, in the world of shapes:
+#   bash scripts/quickstart.sh [key=value ...]
+# RUN_DIR (default runs/quickstart) takes everything. Stages that are done already are not done again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+run="${RUN_DIR:-runs/quickstart}"
+mkdir -p "$run"
+[[ -f "$run/started" ]] || date +%s >"$run/started"
+
+bash scripts/setup.sh
+source scripts/environment.sh
+use_environment
+unigen data shapes --output "$run/datasets"
+
+stage() { unigen train "configs/shapes/$1.yaml" data.root="$run" "${@:2}"; }
+# These two need nothing of each other: one core each.
+OMP_NUM_THREADS=1 stage vision "$@" &
+OMP_NUM_THREADS=1 stage tokenizer "$@"
+wait $!
+stage pt1 "$@"
+stage pt2 "$@"
+stage sft "$@"
+
+unigen evaluate --model "$run/sft" --data-root "$run" --benchmarks geneval_shapes,vqa_shapes --output "$run/evaluation"
+unigen report --run "$run"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained, decayed, and at which rate."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.steps import first_step
+from tests.world import TinyWorld, train, weights
+from unigen.config.schema import OptimizerConfig
+from unigen.errors import ConfigError
+from unigen.training.optimizer import build_optimizer, freeze
+from unigen.training.stages.stage import Stage
+
+
+@pytest.fixture
+def stage(world: TinyWorld, tmp_path: Path) -> Stage:
+    return first_step(world.config(tmp_path, "sft"))[0]
+
+
+def _decayed(stage: Stage, config: OptimizerConfig) -> dict[str, bool]:
+    groups = build_optimizer(stage, config).param_groups
+    found = {id(one): group["weight_decay"] > 0 for group in groups for one in group["params"]}
+    return {name: found[id(one)] for name, one in stage.named_parameters()}
+
+
+def test_norms_biases_and_embeddings_are_not_decayed(stage: Stage) -> None:
+    decayed = _decayed(stage, OptimizerConfig())
+    layer = "model.llm.model.layers.0."
+    assert decayed[f"{layer}self_attn.q_proj.weight"]
+    assert decayed["model.mm_projector.0.weight"]
+    assert not decayed[f"{layer}self_attn.q_proj.bias"]
+    assert not decayed[f"{layer}input_layernorm.weight"]
+    assert not decayed["model.llm.model.embed_tokens.weight"]
+
+
+def test_the_released_decay_of_all_but_biases_is_a_choice(stage: Stage) -> None:
+    decayed = _decayed(stage, OptimizerConfig(decay_norms_and_embeddings=True))
+    assert {name for name, is_decayed in decayed.items() if not is_decayed} == {
+        name for name in decayed if name.endswith("bias")
+    }
+
+
+def test_the_discriminator_has_its_own_rate(world: TinyWorld, tmp_path: Path) -> None:
+    tokenizer = {"adversarial_weight": 0.1, "discriminator_learning_rate": 1e-5}
+    stage, _ = first_step(world.config(tmp_path, "tokenizer", tokenizer_stage=tokenizer))
+    groups = build_optimizer(stage, OptimizerConfig(learning_rate=0.003)).param_groups
+    rates = {id(one): group["lr"] for group in groups for one in group["params"]}
+    for name, one in stage.named_parameters():
+        assert rates[id(one)] == pytest.approx(1e-5 if name.startswith("discriminator") else 0.003)
+
+
+def test_a_pattern_that_finds_nothing_is_refused(stage: Stage) -> None:
+    with pytest.raises(ConfigError, match=r"'lm_haed', which finds no parameter; names look like model\."):
+        freeze(stage, ["lm_haed"])
+
+
+def test_freezing_everything_is_refused(stage: Stage) -> None:
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        freeze(stage, ["."])
+
+
+def test_frozen_weights_stay_as_they_are_and_others_move(world: TinyWorld, tmp_path: Path) -> None:
+    freeze_keys = {"freeze": [r"layers\.0\.", "embed_tokens"]}
+    config = world.config(tmp_path, training=freeze_keys, experiment={"checkpoint_every": 1, "keep_last": 0})
+    assert train(config) == 0
+    first, last = (weights(tmp_path / "run" / f"checkpoint-{step}" / "unwrapped_model") for step in (1, 3))
+    for name in first:
+        is_frozen = "layers.0." in name or "embed_tokens" in name
+        assert torch.equal(first[name], last[name]) == is_frozen, name

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`unigen convert`: checkpoints between the released format and ours, captioned images into shards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+TIES = {"keep": "keep", "true": True, "false": False}
+
+
+@click.group(name="convert")
+def command() -> None:
+    """Convert checkpoints between formats, and images with captions into shards."""
+
+
+@command.command()
+@click.argument("source")
+@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--to", required=True, type=click.Choice(["ours", "released"]), help="The format to write.")
+@click.option("--data-root", default="unigen_data", show_default=True, help="Where checkpoints are kept.")
+@click.option("--tie", default="keep", show_default=True, type=click.Choice(list(TIES)), help="One embedding or two.")
+@click.option("--language-model", help="Qwen2 folder that a released checkpoint is to name.  [found by its sizes]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def model(
+    source: str, output: Path, to: Any, data_root: str, tie: str, language_model: str | None, as_json: bool
+) -> None:
+    """Rewrite the UniGen checkpoint SOURCE, released or ours, without changing a bit of its weights.
+
+    `ours` is config.json, safetensors, tokenizer and model card; `released` is config.json and pytorch_model.bin. An adapter
+    becomes a whole model.
+    """
+    from unigen.models.conversion import convert_model
+
+    chosen: Any = TIES[tie]
+    convert_model(source, output, to, data_root=data_root, tie=chosen, language_model=language_model)
+    click.echo(json.dumps({"output": str(output), "format": to}) if as_json else f"wrote {output}")
+
+
+@command.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option(
+    "--kind", required=True, type=click.Choice(["folder", "imagefolder", "tsv", "parquet"]), help="How SOURCE is kept."
+)
+@click.option("--samples-per-shard", default=1000, show_default=True, type=click.IntRange(min=1))
+@click.option("--image-column", default="image", show_default=True, help="Parquet: bytes, a path or a struct of them.")
+@click.option("--caption-column", default="caption", show_default=True, help="Parquet: the captions.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def data(
+    source: Path,
+    output: Path,
+    kind: Any,
+    samples_per_shard: int,
+    image_column: str,
+    caption_column: str,
+    as_json: bool,
+) -> None:
+    """Write WebDataset shards of the images and captions of SOURCE.
+
+    \b
+    folder       images, each with a .txt of the same name beside it
+    imagefolder  one folder of images per class; the caption is made of its name
+    tsv          lines of path<TAB>caption, paths relative to the file
+    parquet      a file or a folder of files with a column of images and one of captions
+    """
+    from unigen.data.convert import convert_to_shards
+
+    done = convert_to_shards(
+        source,
+        output,
+        kind,
+        samples_per_shard=samples_per_shard,
+        image_column=image_column,
+        caption_column=caption_column,
+        progress=lambda samples: None if as_json else click.echo(f"{samples} samples", err=True),
+    )
+    if as_json:
+        shards = [str(path) for path in done.shards]
+        click.echo(
+            json.dumps({"shards": shards, "num_samples": done.num_samples, "left_out": dict(done.faults.counts)})
+        )
+        return
+    click.echo(f"wrote {done.num_samples} samples in {len(done.shards)} shards to {output}")
+    if done.faults.bad:
+        click.echo(f"left out: {done.faults.describe()}")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores as rows of a table, for the terminal and for reports over one or several evaluations."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation."""
+
+    group: str
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+    unit: str = ""
+    note: str = ""
+    is_reference: bool = False
+    """A bound or a baseline, not a score of the model."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.value:.2f} {self.unit}" if self.unit else f"{self.value:.3f}"
+
+    @property
+    def interval_text(self) -> str:
+        """The 95% interval, empty where there is none."""
+        if self.interval is None:
+            return ""
+        digits = 2 if self.unit else 3
+        return f"{self.interval[0]:.{digits}f} – {self.interval[1]:.{digits}f}"
+
+
+DRAWING, READING, TOKENIZER = "Drawing (geneval_shapes)", "Reading (vqa_shapes)", "Image tokenizer"
+
+
+def scores(results: Mapping[str, Any]) -> list[Score]:
+    """Every number of a results.json worth showing, in the order of a report."""
+    return [*_drawing(results), *_reading(results), *_tokenizer(results)]
+
+
+def score_table(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[Score, list[Score | None]]]:
+    """One row for every score that any evaluation has: one example of it, and the score of each evaluation (or None)."""
+    columns = [{(score.group, score.name): score for score in scores(results)} for results in evaluations.values()]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[column.get(name) for column in columns] for name in names]
+    return [(next(score for score in row if score is not None), row) for row in rows]
+
+
+def _drawing(results: Mapping[str, Any]) -> Iterator[Score]:
+    found = results.get("geneval_shapes")
+    if not found:
+        return
+    yield Score(DRAWING, "overall", found["overall"], tuple(found["interval"]), note="mean over the tags")
+    for tag, value in found["tags"].items():
+        yield Score(DRAWING, tag, value, tuple(found["tag_intervals"][tag]))
+    for name, note in (
+        ("seen", "tags with withheld combinations: those that training shows"),
+        ("unseen", "the same tags: combinations withheld from training"),
+    ):
+        if found.get(name) is not None:
+            yield Score(DRAWING, name, found[name], tuple(found[f"{name}_interval"]), note=note)
+    if found.get("ceiling") is not None:
+        yield Score(
+            DRAWING, "ceiling", found["ceiling"], note="true renders after the image tokenizer", is_reference=True
+        )
+    yield Score(DRAWING, "detector", found["detector"], note="true renders as they are", is_reference=True)
+
+
+def _reading(results: Mapping[str, Any]) -> Iterator[Score]:
+    found = results.get("vqa_shapes")
+    if not found:
+        return
+    yield Score(READING, "accuracy", found["accuracy"], tuple(found["interval"]), note="exact match")
+    for kind, value in found["kinds"].items():
+        yield Score(READING, kind, value, tuple(found["kind_intervals"][kind]))
+    yield Score(
+        READING, "blind", found["blind"], tuple(found["blind_interval"]), note="images exchanged", is_reference=True
+    )
+    yield Score(READING, "majority", found["majority"], note="always the commonest answer of a kind", is_reference=True)
+
+
+def _tokenizer(results: Mapping[str, Any]) -> Iterator[Score]:
+    found = results.get("tokenizer")
+    if found:
+        interval = (found["interval"][0], found["interval"][1])
+        yield Score(TOKENIZER, "PSNR", found["psnr"], interval, "dB", f"{found['num_images']} held-out images")

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one global step takes at most: tokens, operations and bytes, from models on the meta device.
+
+Every sample is taken to fill its row. Three forwards make a training pass; recomputation is not counted, and neither is what
+frozen weights save.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from transformers import SiglipTextConfig, SiglipVisionConfig
+
+from unigen.models.cost import (
+    ADAMW_BYTES_PER_PARAMETER,
+    LanguageModelCost,
+    MetaPass,
+    count_parameters,
+    measure_on_meta,
+    vision_tower_flops,
+)
+from unigen.models.image_tokenizers.magvitv2 import MagVitV2
+from unigen.objectives.cross_entropy import LOGITS_PER_CHUNK
+from unigen.sequence.mask_schedule import masked_ratio
+from unigen.training.meta_model import MetaModels
+
+BYTES_PER_LOGIT = 12
+"""Of the chunk of logits that is held at once: bfloat16, float32, their softmax, the gradient."""
+BYTES_PER_HEAD_WEIGHT = 8
+"""The gradient of the output embedding, summed over chunks in float32 and once more where it is scaled."""
+NUM_SCHEDULE_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """Samples of one global step, as they are dealt out to GPUs."""
+
+    samples: int
+    rows: int
+    """Packed rows, or samples where the stage has no rows."""
+    rows_per_micro_batch: int
+    tokens: int
+    tokens_per_micro_batch: int
+
+
+def step_load(models: MetaModels) -> StepLoad:
+    training, unigen = models.config.training, models.unigen_config
+    samples = sum(training.samples_per_step.values())
+    per_gpu = math.ceil(samples / training.num_gpus)
+    if unigen is None:
+        return StepLoad(samples, samples, min(per_gpu, training.rows_per_micro_batch), 0, 0)
+    length = unigen.row_length
+    samples_per_row = training.tokens_per_row // length
+    rows_per_gpu = math.ceil(per_gpu / samples_per_row)
+    rows_at_once = min(rows_per_gpu, training.rows_per_micro_batch)
+    tokens_at_once = min(rows_at_once * samples_per_row, per_gpu) * length
+    return StepLoad(samples, rows_per_gpu * training.num_gpus, rows_at_once, samples * length, tokens_at_once)
+
+
+def step_flops(models: MetaModels) -> dict[str, float]:
+    """Operations of one global step by part, and their `total`."""
+    stages = {"tokenizer": _tokenizer_stage_flops, "vision": _vision_stage_flops}
+    flops = stages.get(models.config.stage, _row_stage_flops)(models)
+    return {**flops, "total": sum(flops.values())}
+
+
+def _tokenizer_stage_flops(models: MetaModels) -> dict[str, float]:
+    return {"image_tokenizer": 3 * models.config.training.samples_per_step.get("t2i", 0) * _auto_encode(models).flops}
+
+
+def _vision_stage_flops(models: MetaModels) -> dict[str, float]:
+    return {"vision_tower": 3 * models.config.training.samples_per_step.get("t2i", 0) * _contrast(models).flops}
+
+
+def _row_stage_flops(models: MetaModels) -> dict[str, float]:
+    samples, unigen = models.config.training.samples_per_step, models.unigen_config
+    assert unigen is not None
+    assert models.image_tokenizer is not None
+    tower, length, total = models.vision_tower, unigen.row_length, sum(samples.values())
+    cost = LanguageModelCost(unigen.llm_config)
+    logits = sum(count * _logits_of(task, models) for task, count in samples.items())
+    drawn, read = samples.get("t2i", 0), samples.get("mmu", 0)
+    coded = drawn + (read if tower is None else 0)
+    flops = {
+        "language_model": 3 * cost.forward_flops(total * length**2, total * length, logits),
+        "image_tokenizer": coded * encode_on_meta(models.image_tokenizer, unigen.image_resolution).flops,
+    }
+    if tower is not None:
+        flops["vision_tower"] = read * vision_tower_flops(tower)
+        flops["projector"] = 3 * 2 * models.parameters["projector"] * read * tower.max_tokens
+    return flops
+
+
+def _logits_of(task: str, models: MetaModels) -> float:
+    """Classes of all supervised positions of a full row: the masked codes of a drawing row, else everything after the images."""
+    unigen, training = models.unigen_config, models.config.training
+    assert unigen is not None
+    vocabulary = unigen.llm_config.vocab_size
+    if task == "t2i":
+        classes = vocabulary if training.image_softmax == "full" else unigen.codebook_size
+        return unigen.num_image_codes * mean_masked_ratio(training.mask_schedule, training.min_mask_ratio) * classes
+    if task == "lm":
+        return (unigen.row_length - 1) * vocabulary
+    image = unigen.num_image_codes if models.vision_tower is None else models.vision_tower.max_tokens
+    return max(0, unigen.row_length - image - 4) * vocabulary  # message start, task, start and end of the image
+
+
+def mean_masked_ratio(schedule: str, min_ratio: float) -> float:
+    """Average share of codes that are masked in training."""
+    points = [(number + 0.5) / NUM_SCHEDULE_POINTS for number in range(NUM_SCHEDULE_POINTS)]
+    return sum(max(masked_ratio(schedule, point), min_ratio) for point in points) / NUM_SCHEDULE_POINTS
+
+
+def encode_on_meta(tokenizer: MagVitV2, resolution: int) -> MetaPass:
+    """One image through the encoder of the image tokenizer."""
+    pixels_13HW = torch.empty(1, 3, resolution, resolution, device="meta")
+    return measure_on_meta(lambda: tokenizer.encoder(pixels_13HW))
+
+
+def _auto_encode(models: MetaModels) -> MetaPass:
+    tokenizer, side = models.image_tokenizer, models.config.model.image_resolution
+    assert tokenizer is not None
+    there, small = encode_on_meta(tokenizer, side), side // tokenizer.downsample_factor
+    latents_1Chw = torch.empty(1, tokenizer.config.latent_channels, small, small, device="meta")
+    back = measure_on_meta(lambda: tokenizer.decoder(latents_1Chw))
+    return MetaPass(there.flops + back.flops, there.kept_bytes + back.kept_bytes)
+
+
+def _contrast(models: MetaModels) -> MetaPass:
+    siglip = models.siglip
+    assert siglip is not None
+    vision, text = siglip.config.vision_config, siglip.config.text_config
+    assert isinstance(vision, SiglipVisionConfig)
+    assert isinstance(text, SiglipTextConfig)
+    side, length = vision.image_size, text.max_position_embeddings
+    assert isinstance(side, int)
+    pixels_13HW = torch.empty(1, 3, side, side, device="meta")
+    words_1L = torch.empty(1, length, dtype=torch.long, device="meta")
+    seen = measure_on_meta(lambda: siglip.vision_model(pixel_values=pixels_13HW))
+    said = measure_on_meta(lambda: siglip.text_model(input_ids=words_1L))
+    return MetaPass(seen.flops + said.flops, seen.kept_bytes + said.kept_bytes)
+
+
+def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
+    """Bytes by what needs them under plain data parallelism, and their `total`. Working memory of kernels is not in it."""
+    training, parts = models.config.training, models.trained
+    num_trained = count_parameters(parts, trained_only=True)
+    num_frozen = count_parameters(parts) - num_trained
+    needs = {
+        "weights_gradients_optimizer": ADAMW_BYTES_PER_PARAMETER * num_trained + 4 * num_frozen,
+        "moving_average": 4 * count_parameters(parts) if training.ema_decay else 0,
+        "activations": _activation_bytes(models, load),
+    }
+    unigen = models.unigen_config
+    if unigen is not None:
+        head = unigen.llm_config.vocab_size * unigen.llm_config.hidden_size
+        matrices = LanguageModelCost(unigen.llm_config).matrix_parameters + head
+        encoders = [part for part in (models.image_tokenizer, models.vision_tower) if part is not None]
+        needs["bfloat16_weights"] = 2 * matrices if training.precision == "bfloat16" else 0
+        needs["logits"] = BYTES_PER_LOGIT * LOGITS_PER_CHUNK + BYTES_PER_HEAD_WEIGHT * head
+        needs["frozen_encoders"] = 4 * sum(map(count_parameters, encoders))
+    return {**needs, "total": sum(needs.values())}
+
+
+def sharded_totals(models: MetaModels, needs: dict[str, int]) -> dict[str, int]:
+    """Total per GPU under each backend of configs/accelerate.
+
+    DDP and FSDP2 hold float32 weights, DeepSpeed bfloat16 ones with a float32 copy among the state that it splits.
+    """
+    gpus, state = models.config.training.num_gpus, needs["weights_gradients_optimizer"]
+    weights = count_parameters(models.trained)
+    rest = needs["total"] - state
+    without_copies = rest - needs.get("bfloat16_weights", 0)
+    return {
+        "ddp": needs["total"],
+        "zero2": without_copies + 2 * weights + state // gpus,
+        "zero3": without_copies + (2 * weights + state) // gpus,
+        "fsdp2": rest + state // gpus,
+    }
+
+
+def _activation_bytes(models: MetaModels, load: StepLoad) -> int:
+    training, unigen = models.config.training, models.unigen_config
+    if unigen is None:
+        one = _auto_encode(models) if models.config.stage == "tokenizer" else _contrast(models)
+        return one.kept_bytes * load.rows_per_micro_batch
+    cost = LanguageModelCost(unigen.llm_config)
+    kept = cost.activation_bytes_per_token(training.precision, training.recompute)
+    if training.recompute != "none":  # one layer is computed again at a time
+        kept += cost.activation_bytes_per_token(training.precision, "none") // unigen.llm_config.num_hidden_layers
+    return kept * load.tokens_per_micro_batch

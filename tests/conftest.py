@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     """Images, conversations, text and tiny models on disk; read only."""
     return write_tiny_world(tmp_path_factory.mktemp("world"))
 

@@ -77,20 +77,20 @@ def test_an_output_that_holds_a_model_is_left_alone(
     assert "holds a model already" in capsys.readouterr().err
 
 
-def test_an_adapter_becomes_a_whole_model(world: TinyWorld, tmp_path: Path) -> None:
-    assert train(world.config(tmp_path / "base")) == 0
+def test_an_adapter_becomes_a_whole_model(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    assert train(tiny_world.config(tmp_path / "base")) == 0
     model = {"initialization": "pretrained", "pretrained": str(tmp_path / "base" / "run")}
-    assert train(world.config(tmp_path / "lora", model=model, training={"lora": {"rank": 2}})) == 0
+    assert train(tiny_world.config(tmp_path / "lora", model=model, training={"lora": {"rank": 2}})) == 0
     arguments = [str(tmp_path / "lora" / "run"), "--output", str(tmp_path / "whole"), "--to", "ours"]
-    assert main(["convert", "model", *arguments, "--data-root", str(world.root)]) == 0
+    assert main(["convert", "model", *arguments, "--data-root", str(tiny_world.root)]) == 0
     adapter = tmp_path / "lora" / "run" / "checkpoint-3" / "unwrapped_model"
-    found, expected = load_unigen(tmp_path / "whole").state_dict(), load_unigen(adapter, world.root).state_dict()
+    found, expected = load_unigen(tmp_path / "whole").state_dict(), load_unigen(adapter, tiny_world.root).state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert "base_model.json" not in {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 def test_shards_made_of_a_folder_can_be_trained_on(
-    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -105,8 +105,9 @@ def test_shards_made_of_a_folder_can_be_trained_on(
     assert len(printed["shards"]) == 3
     assert printed["left_out"] == {"empty_caption": 1}
     source = {"format": "webdataset", "task": "t2i", "paths": [str(tmp_path / "shards")]}
-    config = world.config(
-        tmp_path, data={"lanes": 1, "sources": {"mine": source}},
+    config = tiny_world.config(
+        tmp_path,
+        data={"lanes": 1, "sources": {"mine": source}},
         training={"samples_per_step": {"t2i": 4}, "steps": 2},
     )
     assert train(config) == 0

@@ -23,8 +23,7 @@ def _train_on_two(config: Path, *overrides: str) -> "subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
-def test_two_processes_have_the_losses_of_one(world: TinyWorld, tmp_path: Path, stage: str) -> None:
+def test_two_processes_have_the_losses_of_one(tiny_world: TinyWorld, tmp_path: Path) -> None:
     """Packed into several micro-batches, whose number differs between the ranks, with clipping at work."""
     sections = {
         "training": {
@@ -36,7 +35,7 @@ def test_two_processes_have_the_losses_of_one(world: TinyWorld, tmp_path: Path, 
         },
         "data": {"num_workers": 1},
     }
-    one, two = (world.config(tmp_path / name, stage, **sections) for name in ("one", "two"))
+    one, two = (tiny_world.config(tmp_path / name, "sft", **sections) for name in ("one", "two"))
     finished = _train_on_two(two)
     assert finished.returncode == 0, finished.stderr[-2000:]
     ranks = load_file(tmp_path / "two" / "run" / "checkpoint-8" / "state" / "rng.safetensors")
@@ -51,8 +50,8 @@ def test_two_processes_have_the_losses_of_one(world: TinyWorld, tmp_path: Path, 
         assert line["training/gradient_norm"] == pytest.approx(single["training/gradient_norm"], rel=1e-3)
 
 
-def test_a_run_of_one_process_goes_on_with_two(world: TinyWorld, tmp_path: Path) -> None:
-    one, two = (world.config(tmp_path / name) for name in ("one", "two"))
+def test_a_run_of_one_process_goes_on_with_two(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    one, two = (tiny_world.config(tmp_path / name) for name in ("one", "two"))
     assert train(one, "training.steps=4") == 0
     assert train(two, "training.steps=2") == 0
     finished = _train_on_two(two, "training.steps=4")

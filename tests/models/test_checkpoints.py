@@ -97,7 +97,7 @@ def test_a_released_checkpoint_may_be_cut_into_shards(folder: Path, tmp_path: Pa
     again = load_unigen(whole).state_dict()
     assert all(torch.equal(again[name], weights[name]) for name in names)
     (whole / "pytorch_model-00002-of-00002.bin").unlink()
-    with pytest.raises(CheckpointError, match="pytorch_model-00002-of-00002.bin"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model-00002-of-00002\.bin"):
         load_unigen(whole)
 
 

@@ -41,5 +41,3 @@ def assert_equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]
         error = (found[name] - gradient).abs().max() / gradient.abs().max().clamp_min(1e-6)
         assert error < 1e-5, f"{name}: {error}"
     assert any(bool(gradient.any()) for gradient in expected.values())
-
-

@@ -20,26 +20,31 @@ def assert_equal_weights(found: dict[str, torch.Tensor], expected: dict[str, tor
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def test_a_checkpoint_is_a_model_folder_and_a_state(world: TinyWorld, tmp_path: Path) -> None:
-    config = world.config(tmp_path)
+def test_a_checkpoint_is_a_model_folder_and_a_state(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    config = tiny_world.config(tmp_path)
     assert train(config) == 0
     checkpoint = tmp_path / "run" / "checkpoint-3"
-    assert {path.name for path in checkpoint.iterdir()} == {"unwrapped_model", "state", "config.yaml", "environment.json"}
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "unwrapped_model",
+        "state",
+        "config.yaml",
+        "environment.json",
+    }
     assert load_config(checkpoint / "config.yaml") == load_config(config)
     environment = json.loads((checkpoint / "environment.json").read_text())
     assert {"git_commit", "packages"} <= environment.keys()
     UniGen.from_pretrained(checkpoint / "unwrapped_model")
-    pipeline = load_pipeline(tmp_path / "run", data_root=world.root, device="cpu")
+    pipeline = load_pipeline(tmp_path / "run", data_root=tiny_world.root, device="cpu")
     assert pipeline.draw("a red circle", steps=2)[0].size == (32, 32)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "vision", "pretrain", "sft"])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_going_on_after_a_stop_gives_bitwise_the_same_weights(
-    world: TinyWorld, tmp_path: Path, stage: str, num_workers: int
+    tiny_world: TinyWorld, tmp_path: Path, stage: str, num_workers: int
 ) -> None:
     sections = {"data": {"num_workers": num_workers}}
-    whole, stopped = (world.config(tmp_path / name, stage, **sections) for name in ("whole", "stopped"))
+    whole, stopped = (tiny_world.config(tmp_path / name, stage, **sections) for name in ("whole", "stopped"))
     assert train(whole, "training.steps=5") == 0
     assert train(stopped, "training.steps=2") == 0
     assert train(stopped, "training.steps=5") == 0
@@ -50,9 +55,9 @@ def test_going_on_after_a_stop_gives_bitwise_the_same_weights(
     ]
 
 
-def test_going_on_keeps_the_average_the_discriminator_and_the_counters(world: TinyWorld, tmp_path: Path) -> None:
+def test_going_on_keeps_the_average_the_discriminator_and_the_counters(tiny_world: TinyWorld, tmp_path: Path) -> None:
     sections = {"tokenizer_stage": {"adversarial_weight": 0.1}, "training": {"ema_decay": 0.5}}
-    whole, stopped = (world.config(tmp_path / name, "tokenizer", **sections) for name in ("whole", "stopped"))
+    whole, stopped = (tiny_world.config(tmp_path / name, "tokenizer", **sections) for name in ("whole", "stopped"))
     assert train(whole, "training.steps=4") == 0
     assert train(stopped, "training.steps=2") == 0
     assert train(stopped, "training.steps=4") == 0
@@ -68,22 +73,22 @@ def test_going_on_keeps_the_average_the_discriminator_and_the_counters(world: Ti
     assert counters[0]["num_samples"] == 4 * 8
 
 
-def test_a_finished_run_does_nothing_more(world: TinyWorld, tmp_path: Path) -> None:
-    config = world.config(tmp_path)
+def test_a_finished_run_does_nothing_more(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    config = tiny_world.config(tmp_path)
     assert train(config) == 0
     before = (tmp_path / "run" / "checkpoint-3" / "unwrapped_model" / "model.safetensors").stat().st_mtime_ns
     assert train(config) == 0
     assert (tmp_path / "run" / "checkpoint-3" / "unwrapped_model" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_only_the_newest_checkpoints_are_kept(world: TinyWorld, tmp_path: Path) -> None:
-    config = world.config(tmp_path, experiment={"checkpoint_every": 1, "keep_last": 2})
+def test_only_the_newest_checkpoints_are_kept(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    config = tiny_world.config(tmp_path, experiment={"checkpoint_every": 1, "keep_last": 2})
     assert train(config, "training.steps=4") == 0
     assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
 
 
-def test_a_half_written_checkpoint_is_never_taken(world: TinyWorld, tmp_path: Path) -> None:
-    config = world.config(tmp_path)
+def test_a_half_written_checkpoint_is_never_taken(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    config = tiny_world.config(tmp_path)
     run = tmp_path / "run"
     assert train(config, "training.steps=1") == 0
     shutil.copytree(run / "checkpoint-1", run / "checkpoint-9.tmp")
@@ -94,8 +99,8 @@ def test_a_half_written_checkpoint_is_never_taken(world: TinyWorld, tmp_path: Pa
     assert (run / "checkpoint-3").is_dir()
 
 
-def test_resume_can_be_switched_off(world: TinyWorld, tmp_path: Path) -> None:
-    config = world.config(tmp_path)
+def test_resume_can_be_switched_off(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    config = tiny_world.config(tmp_path)
     assert train(config, "training.steps=1") == 0
     assert train(config, "training.steps=2", "experiment.resume=false") == 0
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
@@ -103,9 +108,9 @@ def test_resume_can_be_switched_off(world: TinyWorld, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_backend_is_refused_with_the_way_out(
-    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = world.config(tmp_path)
+    config = tiny_world.config(tmp_path)
     assert train(config, "training.steps=1") == 0
     state = tmp_path / "run" / "checkpoint-1" / "state"
     content = json.loads((state / "trainer.json").read_text())
@@ -118,29 +123,31 @@ def test_a_checkpoint_of_another_backend_is_refused_with_the_way_out(
 
 
 def test_other_trained_parameters_are_refused(
-    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = world.config(tmp_path)
+    config = tiny_world.config(tmp_path)
     assert train(config, "training.steps=1") == 0
     assert train(config, "training.freeze=[layers.0]") == 2
     assert "other trained parameters" in capsys.readouterr().err
 
 
 def test_a_moved_project_still_draws_from_any_directory(
-    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Models that are named by path are found again after their common folder was moved; those named by name stay names."""
     project = tmp_path / "project"
-    shutil.copytree(world.root / "checkpoints" / "tiny-magvitv2", project / "tokenizer")
+    shutil.copytree(tiny_world.root / "checkpoints" / "tiny-magvitv2", project / "tokenizer")
     monkeypatch.chdir(tmp_path)
-    config = world.config(project / "sft", "sft", model={"image_tokenizer": "project/tokenizer"})
+    config = tiny_world.config(project / "sft", "sft", model={"image_tokenizer": "project/tokenizer"})
     assert train(config) == 0
-    before = load_pipeline(project / "sft" / "run", data_root=world.root, device="cpu").draw("a red circle", steps=2)
+    before = load_pipeline(project / "sft" / "run", data_root=tiny_world.root, device="cpu").draw(
+        "a red circle", steps=2
+    )
     project.rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     model = tmp_path / "moved" / "sft" / "run"
-    after = load_pipeline(model, data_root=world.root, device="cpu").draw("a red circle", steps=2)
+    after = load_pipeline(model, data_root=tiny_world.root, device="cpu").draw("a red circle", steps=2)
     assert after[0].tobytes() == before[0].tobytes()
     content = json.loads((model / "checkpoint-3" / "unwrapped_model" / "config.json").read_text())
     assert content["image_tokenizer"] == "../../../../tokenizer"

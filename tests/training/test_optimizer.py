@@ -15,8 +15,8 @@ from unigen.training.stages.stage import Stage
 
 
 @pytest.fixture
-def stage(world: TinyWorld, tmp_path: Path) -> Stage:
-    return first_step(world.config(tmp_path, "sft"))[0]
+def stage(tiny_world: TinyWorld, tmp_path: Path) -> Stage:
+    return first_step(tiny_world.config(tmp_path, "sft"))[0]
 
 
 def _decayed(stage: Stage, config: OptimizerConfig) -> dict[str, bool]:
@@ -42,9 +42,9 @@ def test_the_released_decay_of_all_but_biases_is_a_choice(stage: Stage) -> None:
     }
 
 
-def test_the_discriminator_has_its_own_rate(world: TinyWorld, tmp_path: Path) -> None:
+def test_the_discriminator_has_its_own_rate(tiny_world: TinyWorld, tmp_path: Path) -> None:
     tokenizer = {"adversarial_weight": 0.1, "discriminator_learning_rate": 1e-5}
-    stage, _ = first_step(world.config(tmp_path, "tokenizer", tokenizer_stage=tokenizer))
+    stage, _ = first_step(tiny_world.config(tmp_path, "tokenizer", tokenizer_stage=tokenizer))
     groups = build_optimizer(stage, OptimizerConfig(learning_rate=0.003)).param_groups
     rates = {id(one): group["lr"] for group in groups for one in group["params"]}
     for name, one in stage.named_parameters():
@@ -61,9 +61,9 @@ def test_freezing_everything_is_refused(stage: Stage) -> None:
         freeze(stage, ["."])
 
 
-def test_frozen_weights_stay_as_they_are_and_others_move(world: TinyWorld, tmp_path: Path) -> None:
+def test_frozen_weights_stay_as_they_are_and_others_move(tiny_world: TinyWorld, tmp_path: Path) -> None:
     freeze_keys = {"freeze": [r"layers\.0\.", "embed_tokens"]}
-    config = world.config(tmp_path, training=freeze_keys, experiment={"checkpoint_every": 1, "keep_last": 0})
+    config = tiny_world.config(tmp_path, training=freeze_keys, experiment={"checkpoint_every": 1, "keep_last": 0})
     assert train(config) == 0
     first, last = (weights(tmp_path / "run" / f"checkpoint-{step}" / "unwrapped_model") for step in (1, 3))
     for name in first:

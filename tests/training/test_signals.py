@@ -25,10 +25,10 @@ def test_a_signal_sets_the_request_and_the_old_handler_comes_back(number: signal
 
 
 def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(
-    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sections = {"data": {"num_workers": 2}}
-    stopped = world.config(tmp_path / "stopped", **sections)
+    stopped = tiny_world.config(tmp_path / "stopped", **sections)
     run = tmp_path / "stopped" / "run"
     process = subprocess.Popen(
         command("train", stopped, "training.steps=100000"),
@@ -51,7 +51,7 @@ def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the process that was stopped: the order of sums depends on it
     try:
-        whole = world.config(tmp_path / "whole", **sections)
+        whole = tiny_world.config(tmp_path / "whole", **sections)
         assert train(stopped, f"training.steps={steps + 2}") == 0
         assert train(whole, f"training.steps={steps + 2}") == 0
     finally:

@@ -18,10 +18,10 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def test_images_of_every_prompt_are_written_at_the_steps_asked_for(
-    world: TinyWorld, tmp_path: Path, prompts: Path
+    tiny_world: TinyWorld, tmp_path: Path, prompts: Path
 ) -> None:
     validation = {"every": 2, "prompts": str(prompts), "steps": 2}
-    assert train(world.config(tmp_path, training={"validation": validation}), "training.steps=5") == 0
+    assert train(tiny_world.config(tmp_path, training={"validation": validation}), "training.steps=5") == 0
     folder = tmp_path / "run" / "validation"
     assert sorted(path.name for path in folder.iterdir()) == ["step-2", "step-4"]
     for step in ("step-2", "step-4"):
@@ -30,23 +30,23 @@ def test_images_of_every_prompt_are_written_at_the_steps_asked_for(
         assert Image.open(images[0]).size == (32, 32)
 
 
-def test_drawing_along_the_way_changes_no_weight(world: TinyWorld, tmp_path: Path, prompts: Path) -> None:
+def test_drawing_along_the_way_changes_no_weight(tiny_world: TinyWorld, tmp_path: Path, prompts: Path) -> None:
     validation = {"every": 1, "prompts": str(prompts), "steps": 2}
-    assert train(world.config(tmp_path / "with", training={"validation": validation})) == 0
-    assert train(world.config(tmp_path / "without")) == 0
+    assert train(tiny_world.config(tmp_path / "with", training={"validation": validation})) == 0
+    assert train(tiny_world.config(tmp_path / "without")) == 0
     assert_equal_weights(weights(tmp_path / "with" / "run"), weights(tmp_path / "without" / "run"))
 
 
 def test_a_missing_list_of_prompts_is_named(
-    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     validation = {"every": 1, "prompts": str(tmp_path / "none.txt")}
-    assert train(world.config(tmp_path, training={"validation": validation})) == 2
+    assert train(tiny_world.config(tmp_path, training={"validation": validation})) == 2
     assert "none.txt" in capsys.readouterr().err
 
 
 def test_a_stage_that_draws_nothing_refuses_validation_images(
-    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(world.config(tmp_path, "tokenizer", training={"validation": {"every": 1}})) == 2
+    assert train(tiny_world.config(tmp_path, "tokenizer", training={"validation": {"every": 1}})) == 2
     assert "training.validation.every" in capsys.readouterr().err

@@ -30,7 +30,7 @@ from unigen.sequence.layout import IGNORED, PADDING, Document, Kind, Segment, Vi
 from unigen.sequence.packing import pack
 
 TEMPLATE = files("unigen.data") / "templates" / "inspect.html.j2"
-IMAGE_SIDE, PICTURE_SIDE = 160, 320
+IMAGE_SIDE, PICTURE_SIDE = 128, 320
 COLOURS = {Kind.TEXT: (96, 110, 140), Kind.CODES: (22, 140, 130), Kind.FEATURES: (200, 110, 30)}
 PADDING_COLOUR, HIDDEN_COLOUR = (225, 225, 225), (255, 255, 255)
 LONGEST_SHOWN_KEY = 80
@@ -213,6 +213,8 @@ def _images(seen: SeenSample) -> Iterator[tuple[str, str]]:
             pixels = ((image.content + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0).numpy()
             side = pixels.shape[0]
             if image.mask_I is None:
+                if raw.size == (side, side):
+                    continue
                 yield _uri(_enlarged(Image.fromarray(pixels))), f"as it is encoded, {side} × {side}"
             else:
                 hidden = f"{int(image.mask_I.sum())} of {len(image.mask_I)} codes hidden"

@@ -4,14 +4,18 @@
 Legend: B rows, H query heads, G key-value heads, Q queries, K keys, D head size.
 """
 
+from __future__ import annotations
+
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
 NAME = "unigen"
 """Value of `attn_implementation` that selects it."""
@@ -32,7 +36,7 @@ def attend(
     Returns:
         (B, Q, H, D), as transformers expects it, and no weights.
     """
-    if isinstance(attention_mask, BlockMask):
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
         out_BHQD = _compiled_flex_attention()(
             query_BHQD, key_BGKD, value_BGKD, block_mask=attention_mask, scale=scaling, enable_gqa=True
         )
@@ -55,6 +59,8 @@ def attend(
 
 @functools.cache
 def _compiled_flex_attention() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention, dynamic=False)
 
 

@@ -4,17 +4,21 @@
 Legend: R rows, L positions, D width.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, Qwen2Config, Qwen2ForCausalLM
 
 from unigen.errors import CheckpointError
 from unigen.models import attention
 from unigen.models.weights import read_config
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
 Tie = Literal["keep", True, False]
 

@@ -5,15 +5,19 @@ Source: Tian et al., arXiv 2505.14682, section 3. Weight names: `llm.*` (Qwen2Fo
 Legend: R rows, L positions, D width, K feature slots, F vision width, N positions, C classes.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from unigen.errors import CheckpointError
 from unigen.models.language import hidden_states, use_our_attention
 from unigen.models.projector import Projector
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
 
 class UniGenConfig(PretrainedConfig):

@@ -17,7 +17,6 @@ from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    Siglip2ImageProcessor,
     Siglip2VisionConfig,
     Siglip2VisionModel,
     SiglipVisionConfig,
@@ -79,6 +78,8 @@ class VisionTower(nn.Module):
         self.encoder = model_class._from_config(type(config).from_dict(shortened), dtype=torch.float32)
         self.encoder.post_layernorm = nn.Identity()
         if self.is_naflex:
+            from transformers import Siglip2ImageProcessor  # brings torchvision and dynamo, which take seconds
+
             self._processor = Siglip2ImageProcessor(
                 patch_size=self._whole("patch_size"), max_num_patches=self._whole("num_patches")
             )

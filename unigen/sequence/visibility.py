@@ -7,12 +7,17 @@
 Legend: R packed rows, L positions of a row.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Visible:
     open_RL: Tensor
     """Whether the column is open to all rows of its document."""
 
-    def to(self, device: torch.device | str) -> "Visible":
+    def to(self, device: torch.device | str) -> Visible:
         return Visible(self.documents_RL.to(device), self.blocks_RL.to(device), self.open_RL.to(device))
 
     def dense(self) -> Tensor:
@@ -43,6 +48,8 @@ class Visible:
 
     def block_mask(self) -> BlockMask:
         """The same for FlexAttention on CUDA, without ever holding an L x L mask."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
         num_rows, length = self.documents_RL.shape
         return create_block_mask(
             self._rule(), num_rows, None, length, length, device=str(self.documents_RL.device), _compile=True

@@ -64,9 +64,7 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.stage, optimizer)
         decay = config.training.ema_decay
         if decay and is_sharded(self.accelerator):
-            raise ConfigError(
-                "training.ema_decay needs whole weights on a rank; set it to null with FSDP or DeepSpeed"
-            )
+            raise ConfigError("training.ema_decay needs whole weights on a rank; set it to null with FSDP or DeepSpeed")
         self.ema = Ema(self.accelerator.unwrap_model(self.wrapped), decay) if decay else None
         self.state = TrainState()
         self.speed = SpeedMeter()

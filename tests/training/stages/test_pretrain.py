@@ -19,22 +19,22 @@ from unigen.training.stages.pretrain import PretrainStage
 
 
 @pytest.fixture
-def config(world: TinyWorld, tmp_path: Path) -> Path:
-    return world.config(tmp_path, "pretrain")
+def config(tiny_world: TinyWorld, tmp_path: Path) -> Path:
+    return tiny_world.config(tmp_path, "pretrain")
 
 
 @pytest.fixture
-def drawing(world: TinyWorld, tmp_path: Path) -> Path:
+def drawing(tiny_world: TinyWorld, tmp_path: Path) -> Path:
     """Drawing rows alone, half of the prompts dropped."""
-    return world.config(tmp_path, training={"samples_per_step": {"t2i": 4}, "prompt_drop_prob": 0.5})
+    return tiny_world.config(tmp_path, training={"samples_per_step": {"t2i": 4}, "prompt_drop_prob": 0.5})
 
 
 @pytest.mark.parametrize("stage_name", ["pretrain", "sft"])
 @pytest.mark.parametrize("image_softmax", ["full", "codes"])
 def test_the_loss_and_its_gradients_equal_the_plain_twin(
-    world: TinyWorld, tmp_path: Path, stage_name: str, image_softmax: str
+    tiny_world: TinyWorld, tmp_path: Path, stage_name: str, image_softmax: str
 ) -> None:
-    config = world.config(tmp_path, stage_name, training={"image_softmax": image_softmax})
+    config = tiny_world.config(tmp_path, stage_name, training={"image_softmax": image_softmax})
     stage, samples = first_step(config)
     assert isinstance(stage, PretrainStage)
     loss, found = loss_and_gradients(stage, samples)
@@ -75,8 +75,8 @@ def test_packed_and_unpacked_rows_have_equal_losses_and_gradients(config: Path) 
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_several_micro_batches_give_the_gradients_of_one(world: TinyWorld, tmp_path: Path, rows: int) -> None:
-    config = world.config(tmp_path, training={"samples_per_step": {"t2i": 12, "mmu": 6, "lm": 6}})
+def test_several_micro_batches_give_the_gradients_of_one(tiny_world: TinyWorld, tmp_path: Path, rows: int) -> None:
+    config = tiny_world.config(tmp_path, training={"samples_per_step": {"t2i": 12, "mmu": 6, "lm": 6}})
     one, samples = first_step(config, "training.tokens_per_row=300", "training.rows_per_micro_batch=100")
     several, same = first_step(config, "training.tokens_per_row=300", f"training.rows_per_micro_batch={rows}")
     assert len(list(one.batches(samples))) == 1

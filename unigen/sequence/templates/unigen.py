@@ -11,6 +11,7 @@ Rows (no BOS, nothing after the image of a drawing row):
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -53,8 +54,7 @@ class UnigenTemplate:
 
     def draw_prompt(self, caption: str) -> list[int]:
         """Token ids before the image block."""
-        head = [*self._opening(self.vocabulary.draw_task), *self._encode("user\n")]
-        middle = self._encode("<|im_end|>\n<|im_start|>assistant\n")
+        head, middle = self._around_caption
         budget = self.row_length - self.num_image_codes - 2 - len(head) - len(middle)
         if budget < 0:
             raise RowTooLongError(
@@ -97,6 +97,11 @@ class UnigenTemplate:
         segments = self._dialogue(turns, num_features, Supervision.NONE)
         user = self._user_message(question, goes_on=not turns and bool(num_features))
         return (*segments, text([*user, *self._encode("<|im_start|>assistant")]))
+
+    @cached_property
+    def _around_caption(self) -> tuple[list[int], list[int]]:
+        head = [*self._opening(self.vocabulary.draw_task), *self._encode("user\n")]
+        return head, self._encode("<|im_end|>\n<|im_start|>assistant\n")
 
     def _encode(self, content: str) -> list[int]:
         return self.tokenizer.encode(content, add_special_tokens=False)

@@ -2,7 +2,6 @@
 """Every shipped configuration loads and dry-runs without weights and network, through the command line."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -47,15 +46,6 @@ def test_every_shipped_configuration_dry_runs(path: Path, capsys: pytest.Capture
     assert plan["memory_per_gpu"]["total"] > 0
     assert plan["steps"] > 0
     assert plan["gpu_days"] > 0
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=NAMES)
-def test_every_lane_serves_every_task_equally(path: Path) -> None:
-    """Else a lane's share of a source would be read too often, or not in its turn."""
-    config = load_config(path)
-    counts = [count for count in config.training.samples_per_step.values() if count]
-    shared = math.gcd(config.data.lanes, sum(counts))
-    assert [count % shared for count in counts] == [0] * len(counts)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)

@@ -74,8 +74,18 @@ def take(steps: int, of: StepLoader) -> list[list[Any]]:
 def all_ranks(config: DataConfig, steps: int, world: int, workers: int) -> list[list[Any]]:
     """The samples of every global step, put together from its ranks."""
     ranks = [take(steps, loader(config, rank=rank, world_size=world, num_workers=workers)) for rank in range(world)]
-    # Sample p of a step belongs to rank (s * 12 + p) % world, and 12 is a multiple of every world here.
-    return [[ranks[place % world][step][place // world] for place in range(12)] for step in range(steps)]
+    served = SampleStream(open_mixture(config, 3), STEP, name_and_draw, lanes=config.lanes, seed=3)
+    # Every `world`-th place of a step belongs to one rank.
+    return [
+        [ranks[served.lane_of(step, place) % world][step][place // world] for place in range(12)]
+        for step in range(steps)
+    ]
+
+
+def test_every_lane_serves_every_place_of_a_step_though_they_share_divisors(root: Path) -> None:
+    served = SampleStream(open_mixture(data_config(root), 3), STEP, name_and_draw, lanes=8, seed=3)
+    for place in range(12):
+        assert {served.lane_of(step, place) for step in range(8)} == set(range(8))
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 2), (2, 0), (2, 2), (4, 0), (4, 2)])

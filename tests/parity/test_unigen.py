@@ -107,7 +107,12 @@ def layouts(documents: list[Document], packed: bool) -> list[RowLayout]:
 
 
 def visible_of(rows: list[RowLayout]) -> Visible:
-    return Visible(*(torch.stack([torch.from_numpy(getattr(row, name)) for row in rows]) for name in ("documents_L", "blocks_L", "open_L")))
+    return Visible(
+        *(
+            torch.stack([torch.from_numpy(getattr(row, name)) for row in rows])
+            for name in ("documents_L", "blocks_L", "open_L")
+        )
+    )
 
 
 def stacked(rows: list[RowLayout], name: str) -> Tensor:

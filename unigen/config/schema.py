@@ -103,10 +103,7 @@ class DataConfig:
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """The mixture, by name."""
     lanes: int = 8
-    """Independent streams that the data is dealt into; a multiple of ranks times workers. Part of what a run repeats.
-
-    Sample n of a run comes from lane n % lanes. So that every lane serves every task, the greatest common divisor of the lanes
-    and the samples of a step should divide the samples of each task."""
+    """Independent streams that the data is dealt into; a multiple of ranks times workers. Part of what a run repeats."""
     num_workers: int = 4
     """Loader processes per rank; 0 reads in the training process."""
     prefetch_steps: int = 2

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mixture: which sample stands where in a global step, and which lane, rank and worker makes it.
 
-A global step holds N = sum(samples_per_step) samples in blocks by task (t2i, mmu, lm). Sample p of step s has the number
-n = s * N + p and comes from lane n % lanes; the lane belongs to rank lane % world_size, and there to worker
+A global step holds N = sum(samples_per_step) samples in blocks by task (t2i, mmu, lm). Sample p of step s comes from lane
+(s * stride + p) % lanes, where the stride is the first number from N on without a common divisor with the lanes: so every lane
+serves every position, and with it every task, equally often. The lane belongs to rank lane % world_size, and there to worker
 (lane // world_size) % num_workers. So the samples of a run do not depend on how many ranks and workers make them.
 """
 
@@ -68,6 +69,7 @@ class SampleStream(IterableDataset[StepPart[T]]):
         check_lanes(lanes, world_size, num_workers)
         self.layout = step_layout(samples_per_step)
         self.settings = LaneSettings(lanes, seed, shuffle_block)
+        self._stride = next(step for step in count(len(self.layout)) if math.gcd(step, lanes) == 1)
         self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
         self._prepare = prepare
         self._mixture = {task: _usable_sources(sources, task) for task in dict.fromkeys(self.layout)}
@@ -81,8 +83,11 @@ class SampleStream(IterableDataset[StepPart[T]]):
 
     def positions(self, step: int, lanes: range) -> list[int]:
         """Positions in the global step `step` that `lanes` serve."""
-        first = step * len(self.layout)
-        return [place for place in range(len(self.layout)) if (first + place) % self.settings.lanes in lanes]
+        return [place for place in range(len(self.layout)) if self.lane_of(step, place) in lanes]
+
+    def lane_of(self, step: int, place: int) -> int:
+        """The lane that serves a position of a global step."""
+        return (step * self._stride + place) % self.settings.lanes
 
     def __iter__(self) -> Iterator[StepPart[T]]:
         worker = get_worker_info()
@@ -105,7 +110,7 @@ class SampleStream(IterableDataset[StepPart[T]]):
         reported = 0
         used: set[int] = set()
         for place in positions:
-            lane = (step * len(self.layout) + place) % self.settings.lanes
+            lane = self.lane_of(step, place)
             while True:
                 found, value = running[lane].next(self.layout[place], faults)
                 if found:

@@ -23,5 +23,6 @@ stage pt1 "$@"
 stage pt2 "$@"
 stage sft "$@"
 
-unigen evaluate --model "$run/sft" --data-root "$run" --benchmarks geneval_shapes,vqa_shapes --output "$run/evaluation"
+unigen evaluate --model "$run/sft" --data-root "$run" --data "$run/datasets" --benchmarks geneval_shapes,vqa_shapes \
+  --guidance-scale 1.5 --steps 16 --batch-size 64 --output "$run/evaluation"
 unigen report --run "$run"

@@ -75,6 +75,8 @@ state=$(cat "$state_file" 2>/dev/null || true)
 again=()
 [[ $state != installing ]] || again=(--reinstall)
 echo installing >"$state_file"
+# Compiled once here, so that no later process has to, also where PYTHONDONTWRITEBYTECODE is set.
+[[ $state == "$wanted" ]] || again+=(--compile-bytecode)
 
 "${install[@]}" ${again[@]+"${again[@]}"} "${locks[@]/#/--requirements=}"
 "${install[@]}" --no-deps --no-build-isolation --editable .

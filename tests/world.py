@@ -157,7 +157,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of the newest checkpoint of a run, as they lie in the file."""
     from safetensors.torch import load_file
 
-    from unigen.models.folders import find_model
+    from unigen.config.folders import find_model
 
     (file,) = find_model(folder).glob("*.safetensors")
     return load_file(file)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from unigen.config.folders import SHIPPED_CONFIGS
 from unigen.models.cost import (
     LanguageModelCost,
     count_parameters,
@@ -14,7 +15,6 @@ from unigen.models.cost import (
     training_flops,
     vision_tower_flops,
 )
-from unigen.models.folders import SHIPPED_CONFIGS
 from unigen.models.image_tokenizers.registry import build_image_tokenizer
 from unigen.models.language import hidden_states, language_config, use_our_attention
 from unigen.models.vision import VisionTower

@@ -7,13 +7,9 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from unigen.config.assets import Wanted, wanted_by
+from unigen.config.folders import ADAPTER_WEIGHTS, WEIGHT_FILES, find_config, find_model, find_tokenizer
 from unigen.config.schema import Config
-
-NEEDED_FILES = {
-    "weights": ("*.safetensors", "*.bin"),
-    "config": ("config.json",),
-    "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.json"),
-}
+from unigen.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,17 @@ def take_inventory(config: Config) -> list[Finding]:
 
 
 def _has_model(wanted: Wanted, root: Path) -> bool:
-    """Looks where a model path is resolved: as given, under checkpoints/, then in their `unwrapped_model` folders."""
-    for folder in (Path(wanted.name), root / "checkpoints" / wanted.name):
-        for place in (folder, folder / "unwrapped_model", *folder.glob("*/unwrapped_model")):
-            if any(next(place.glob(pattern), None) for pattern in NEEDED_FILES[wanted.kind]):
-                return True
-    return False
+    """Looks where training will look."""
+    try:
+        if wanted.kind == "config":
+            find_config(wanted.name, root)
+        elif wanted.kind == "tokenizer":
+            find_tokenizer(wanted.name, root)
+        else:
+            find_model(wanted.name, root, files=(*WEIGHT_FILES, ADAPTER_WEIGHTS))
+    except CheckpointError:
+        return False
+    return True
 
 
 def _count_data(wanted: Wanted, root: Path) -> tuple[int, int]:
@@ -67,6 +68,6 @@ def _remedy(wanted: Wanted, root: Path) -> str:
         return f"unigen download {wanted.asset.name} --data-root {root}"
     if wanted.kind == "dataset":
         return f"write it with `unigen convert data`, or copy it to {root / 'datasets' / wanted.name}"
-    if wanted.key == "model.pretrained":
-        return f"train it with the stage before, or place it in {root / 'checkpoints' / wanted.name}"
+    if "/" in wanted.name:
+        return f"run what writes {wanted.name} (an earlier stage, or `unigen data shapes`), or give another path for {wanted.key}"
     return f"place it in {root / 'checkpoints' / wanted.name}"

@@ -100,8 +100,8 @@ def load_pipeline(
     Raises:
         CheckpointError: no such model, or of no known family.
     """
+    from unigen.config.folders import find_model
     from unigen.generation.unigen import UnigenPipeline  # one entry a family, imported when it is asked for
-    from unigen.models.folders import find_model
     from unigen.models.weights import read_config
 
     folder = find_model(model, data_root)

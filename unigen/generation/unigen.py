@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from unigen.config.folders import find_model
 from unigen.data.batch import CodeImage, Sample, collate, fill_codes
 from unigen.data.images import square_pixels
 from unigen.errors import ConfigError, DataError
@@ -23,7 +24,6 @@ from unigen.generation.autoregressive import TextSettings, write_text
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
 from unigen.models.checkpoints import load_tokenizer, load_unigen, weights_hash
-from unigen.models.folders import find_model
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
 from unigen.models.vision import VisionInput, VisionTower

@@ -11,8 +11,8 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from unigen.config.folders import find_config
 from unigen.errors import CheckpointError
-from unigen.models.folders import find_config
 from unigen.models.language import Tie, language_config
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.weights import load_exactly, read_config, read_weights

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config
 
+from unigen.config.folders import SHIPPED_CONFIGS, find_model, find_tokenizer, portable_path
 from unigen.errors import CheckpointError
 from unigen.models.checkpoints import load_tokenizer, load_unigen, save_released_format, save_unigen
-from unigen.models.folders import SHIPPED_CONFIGS, find_model, find_tokenizer, portable_path
 from unigen.models.language import Tie
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.weights import read_config, read_weights

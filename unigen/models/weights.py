@@ -11,16 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from unigen.config.folders import WEIGHT_FILES
 from unigen.errors import CheckpointError
 
-# In order of preference: a safe format before a pickle, the usual name before the released tokenizer's.
-WEIGHT_FILES = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "pytorch_model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-)
 NUM_NAMES_SHOWN = 3
 
 

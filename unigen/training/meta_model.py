@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import SiglipConfig, SiglipModel
 
+from unigen.config.folders import SHIPPED_CONFIGS, find_config, find_model, find_tokenizer
 from unigen.config.schema import Config
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.checkpoints import load_tokenizer, read_unigen_config
 from unigen.models.cost import count_parameters
 from unigen.models.discriminator import PatchDiscriminator
-from unigen.models.folders import SHIPPED_CONFIGS, find_config, find_model, find_tokenizer
 from unigen.models.image_tokenizers.magvitv2 import MagVitV2
 from unigen.models.image_tokenizers.registry import build_image_tokenizer
 from unigen.models.language import language_config

@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from unigen.config.folders import portable_path
 from unigen.config.schema import TASKS, Config
 from unigen.data.batch import Batch, Sample, collate, count_targets, fill_codes, pack_batches
 from unigen.data.draws import Draws
@@ -23,7 +24,6 @@ from unigen.generation.unigen import UnigenPipeline
 from unigen.models.adapters import AdapterBase, load_adapter_weights, save_adapter
 from unigen.models.checkpoints import load_unigen, save_unigen
 from unigen.models.cost import training_flops
-from unigen.models.folders import portable_path
 from unigen.models.image_tokenizers.registry import ImageTokenizer
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from unigen.config.folders import find_config, find_model, find_tokenizer, portable_path
 from unigen.errors import CheckpointError
-from unigen.models.folders import find_config, find_model, find_tokenizer, portable_path
 
 
 def model(folder: Path) -> Path:

@@ -13,7 +13,16 @@ SHIPPED_CONFIGS = REPOSITORY / "configs" / "models"
 
 
 MODEL_FILES = ("config.json", "adapter_config.json")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+# In order of preference: a safe format before a pickle, the usual name before the released tokenizer's.
+WEIGHT_FILES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
 
 
 def find_model(

@@ -113,19 +113,23 @@ def count_targets(samples: Sequence[Sample]) -> dict[str, int]:
     return {task: count for task, count in counts.items() if count}
 
 
-def pack_batches(samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int) -> Iterator[Batch]:
+def pack_batches(
+    samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int, *, has_fixed_length: bool = False
+) -> Iterator[Batch]:
     """Pack the samples of a step into rows, and the rows into batches of at most `rows_per_batch`.
 
-    Rows are as long as the longest of their batch needs, never longer than `tokens_per_row`.
+    Rows are as long as the longest of their batch needs, or all `tokens_per_row` with `has_fixed_length`: compiled kernels are
+    made anew for every length.
     """
     rows = pack([sample.document.length for sample in samples], tokens_per_row)
     for start in range(0, len(rows), rows_per_batch):
-        yield collate([[samples[index] for index in row] for row in rows[start : start + rows_per_batch]])
+        chosen = [[samples[index] for index in row] for row in rows[start : start + rows_per_batch]]
+        yield collate(chosen, tokens_per_row if has_fixed_length else None)
 
 
-def collate(rows: Sequence[Sequence[Sample]]) -> Batch:
-    """One batch of rows, each row a list of samples that are packed into it."""
-    length = max(sum(sample.document.length for sample in row) for row in rows)
+def collate(rows: Sequence[Sequence[Sample]], length: int | None = None) -> Batch:
+    """One batch of rows, each row a list of samples that are packed into it; as long as the longest if not told otherwise."""
+    length = length or max(sum(sample.document.length for sample in row) for row in rows)
     layouts = [lay_out([sample.document for sample in row], length) for row in rows]
     samples = [sample for row in rows for sample in row]
     codes = _CodeFields.of(layouts, [image for sample in samples for image in sample.code_images], length)

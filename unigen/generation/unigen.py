@@ -51,7 +51,10 @@ class UnigenPipeline(Pipeline):
         tokenizer = load_tokenizer(
             folder if has_own_tokenizer else find_model(config.llm_config._name_or_path, data_root)
         )
-        torch.nn.Module.to(model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        # Parameters alone: the rotary frequencies are a buffer, and rounded ones turn far positions the wrong way.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
+        torch.nn.Module.to(model, device)
         parts = {"image_tokenizer": config.image_tokenizer, "vision_tower": config.vision_tower}
         folders = {part: find_model(name, data_root, near=folder) for part, name in parts.items() if name}
         return cls(
@@ -102,7 +105,9 @@ class UnigenPipeline(Pipeline):
             noise = MaskGitNoise.from_seeds(seeds, chosen.steps, num_codes, self.model.device)
             prompts = [self.template.draw_prompt(request.prompt) for request in batch]
             codes_BI = draw_codes(self.model, self.vocabulary, prompts, unconditional, noise, chosen, on_step)
-            yield from images_of(self.image_tokenizer.decode(codes_BI))
+            # One by one: convolutions round differently in batches of other sizes, and the same seed has to give the same file.
+            for codes_1I in codes_BI.split(1):
+                yield from images_of(self.image_tokenizer.decode(codes_1I))
 
     def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image]:
         found: list[Image.Image] = []

@@ -37,6 +37,8 @@ def attend(
         (B, Q, H, D), as transformers expects it, and no weights.
     """
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        # Under autocast rotary embeddings leave queries and keys in float32; values are what the projections made.
+        query_BHQD, key_BGKD = query_BHQD.to(value_BGKD.dtype), key_BGKD.to(value_BGKD.dtype)
         out_BHQD = _compiled_flex_attention()(
             query_BHQD, key_BGKD, value_BGKD, block_mask=attention_mask, scale=scaling, enable_gqa=True
         )
@@ -61,7 +63,7 @@ def attend(
 def _compiled_flex_attention() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)
 
 
 AttentionInterface.register(NAME, attend)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import Cache, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModel, Cache, PretrainedConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from unigen.errors import CheckpointError
 from unigen.models.language import hidden_states, use_our_attention
@@ -128,3 +128,7 @@ class UniGen(PreTrainedModel):
 
     def get_output_embeddings(self) -> Any:
         return self.llm.get_output_embeddings()
+
+
+AutoConfig.register(UniGenConfig.model_type, UniGenConfig)
+AutoModel.register(UniGenConfig, UniGen)

@@ -79,7 +79,7 @@ class Checkpointer:
         folder = self.output_dir / f"checkpoint-{state.step}"
         temporary = folder.with_name(folder.name + ".tmp")
         positions = gather_object([self.loader.state_dict()])
-        rng = gather_object([torch.get_rng_state()])
+        rng = gather_object([_rng_states()])
         weights = self._weights()
         if self.accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -105,7 +105,7 @@ class Checkpointer:
         weights: dict[str, Tensor] | None,
         state: TrainState,
         position: dict[str, Any],
-        rng: list[Tensor],
+        rng: list[dict[str, Tensor]],
     ) -> None:
         model_weights = None
         if weights is not None:
@@ -127,7 +127,8 @@ class Checkpointer:
                 if not name.startswith(MODEL_PREFIX)
             }
             save_file(others, folder / "state" / "stage.safetensors")
-        save_file({str(rank): one for rank, one in enumerate(rng)}, folder / "state" / "rng.safetensors")
+        states = {f"{rank}.{kind}": one for rank, part in enumerate(rng) for kind, one in part.items()}
+        save_file(states, folder / "state" / "rng.safetensors")
         save_config(self.config, folder / "config.yaml")
         environment = {"git_commit": git_commit(), "packages": package_versions()}
         (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
@@ -172,9 +173,7 @@ class Checkpointer:
         if self.ema is not None and (folder / "state" / "ema.safetensors").is_file():
             self.ema.load_state_dict(load_file(folder / "state" / "ema.safetensors"))
         self.loader.load_state_dict(content["data"])
-        rng = load_file(folder / "state" / "rng.safetensors").get(str(self.accelerator.process_index))
-        if rng is not None:
-            torch.set_rng_state(rng)
+        _set_rng_states(load_file(folder / "state" / "rng.safetensors"), self.accelerator.process_index)
         fields = {name: content[name] for name in vars(TrainState())}
         return TrainState(**fields)
 
@@ -204,3 +203,19 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
         )
     merged = [{**now, **then} for now, then in zip(here, groups, strict=True)]
     optimizer.load_state_dict({"state": states, "param_groups": merged})
+
+
+def _rng_states() -> dict[str, Tensor]:
+    """torch's generators of this rank; all other draws follow from the sample."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_rng_states(states: dict[str, Tensor], rank: int) -> None:
+    """Set what was saved for this rank; a rank that was not there keeps its own."""
+    if f"{rank}.cpu" in states:
+        torch.set_rng_state(states[f"{rank}.cpu"])
+    if f"{rank}.cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[f"{rank}.cuda"])

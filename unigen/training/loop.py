@@ -3,10 +3,11 @@
 
 One global step: this rank's samples -> batches -> frozen encoders -> forward and backward of each batch -> one update.
 Losses are sums divided by the number of their terms over all ranks and all batches of the step, so neither packing nor the
-number of ranks changes them.
+number of ranks changes them (in the stages that train on rows; contrastive and codebook terms belong to a forward pass).
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,10 +205,12 @@ class Trainer:
         bad = [
             batch.keys for batch, total in zip(self._batches, totals, strict=False) if not bool(torch.isfinite(total))
         ]
-        keys = [key for group in bad for key in group]
-        shown = ", ".join(keys[:8]) + (f", ... ({len(keys)} in all)" if len(keys) > 8 else "")
-        where = f"rank {self.accelerator.process_index}, samples {shown or 'of other ranks'}"
-        message = f"step {step}: the loss or its gradient is not finite; {where}; the step is skipped"
+        # All ranks come here together: they judge the same norm.
+        told = gather_object([(self.accelerator.process_index, key) for group in bad for key in group])
+        shown = ", ".join(f"{key} (rank {rank})" for rank, key in told[:8])
+        more = f", ... ({len(told)} in all)" if len(told) > 8 else ""
+        what = f"the loss is not finite, samples {shown}{more}" if told else "no loss but its gradient is not finite"
+        message = f"step {step}: {what}; the step is skipped"
         self.accelerator.print(message)
         if self.state.num_non_finite > limit:
             raise TrainingError(
@@ -286,15 +289,18 @@ def _accelerator(config: Config) -> Accelerator:
         plugin.deepspeed_config["gradient_accumulation_steps"] = 1
         plugin.deepspeed_config["zero_allow_untested_optimizer"] = True
     if config.experiment.trackers:
+        Path(config.experiment.output_dir).mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers(config.experiment.project, init_kwargs=_tracker_options(config))
     return accelerator
 
 
 def _tracker_options(config: Config) -> dict[str, dict[str, Any]]:
-    import os
+    options = {"name": config.experiment.name, "dir": config.experiment.output_dir}
+    if "wandb" in config.experiment.trackers and "WANDB_MODE" not in os.environ:
+        import wandb
 
-    mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return {"wandb": {"name": config.experiment.name, "dir": config.experiment.output_dir, "mode": mode}}
+        options["mode"] = "online" if wandb.api.api_key else "offline"
+    return {"wandb": options}
 
 
 def _set_recompute(stage: Stage, recompute: str) -> None:
@@ -310,7 +316,7 @@ def _set_recompute(stage: Stage, recompute: str) -> None:
 
 
 def _keep_matrix_products() -> Any:
-    """Recompute everything but matrix products and attention: little to compute again, most of the memory saved."""
+    """Recompute everything but matrix products, and SDPA's attention: little to compute again, most of the memory saved."""
     from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
     aten = torch.ops.aten

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 
 REQUEUE_EXIT_CODE = 75
-"""EX_TEMPFAIL: the run saved itself and wants to be started again; the sbatch files requeue on it."""
+"""EX_TEMPFAIL: the run saved itself and wants to be started again; a job script can requeue on it."""
 
 
 class StopRequest:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from unigen.config.schema import Config
 from unigen.errors import ConfigError
-from unigen.training.checkpoint import is_sharded
 from unigen.training.stages.stage import Stage
 
 SHIPPED_PROMPTS = files("unigen.data") / "prompts" / "validation.txt"
@@ -25,10 +25,9 @@ class ValidationImages:
         self._prompts = self._read_prompts() if self._settings.every else []
         if self._settings.every and type(stage).draw_validation is Stage.draw_validation:
             raise ConfigError(f"stage {config.stage} draws no images from prompts; set training.validation.every to 0")
-        if self._settings.every and is_sharded(accelerator):
-            # One rank alone cannot run a model whose weights lie on all of them.
+        if self._settings.every and not _has_whole_weights(accelerator):
             raise ConfigError(
-                "training.validation.every needs whole weights on a rank; set it to 0 with FSDP or DeepSpeed"
+                "training.validation.every needs whole weights on a rank; set it to 0 with FSDP or ZeRO-3"
             )
 
     def _read_prompts(self) -> list[str]:
@@ -65,3 +64,9 @@ class ValidationImages:
             if tracker.name == "wandb" and self._accelerator.is_main_process:
                 images = [Image.open(path) for path in sorted(folder.glob("*.png"))]
                 tracker.log_images({"validation/images": images}, step=step)
+
+
+def _has_whole_weights(accelerator: Accelerator) -> bool:
+    """One rank alone cannot run a model whose weights lie on all of them."""
+    plugin = accelerator.state.deepspeed_plugin
+    return accelerator.distributed_type != DistributedType.FSDP and (plugin is None or plugin.zero_stage < 3)

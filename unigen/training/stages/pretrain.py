@@ -92,13 +92,24 @@ class PretrainStage(Stage):
 
     def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
         training = self._config.training
-        return pack_batches(samples, training.tokens_per_row, training.rows_per_micro_batch)
+        return pack_batches(
+            samples,
+            training.tokens_per_row,
+            training.rows_per_micro_batch,
+            has_fixed_length=self._fixed_length is not None,
+        )
 
     def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
         return count_targets(samples)
 
     def empty_batch(self) -> Batch:
-        return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]])
+        return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]], self._fixed_length)
+
+    @property
+    def _fixed_length(self) -> int | None:
+        """On CUDA attention is compiled, so all rows are of one length there."""
+        is_compiled = self.model.output_embedding_VD.is_cuda
+        return self._config.training.tokens_per_row if is_compiled else None
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Batch:

@@ -7,6 +7,7 @@ import torch
 from accelerate import init_empty_weights
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
+from torch import nn
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
 from unigen.config.folders import find_config, find_model, find_tokenizer
@@ -35,7 +36,8 @@ def build_stage(config: Config, device: torch.device) -> Stage:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     torch.manual_seed(config.experiment.seed)
-    builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, "pretrain": _row_stage, "sft": _row_stage}
+    rows = {"unigen": _row_stage}[config.model.family]
+    builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, "pretrain": rows, "sft": rows}
     return builders[config.stage](config, device)
 
 
@@ -78,7 +80,11 @@ def _vision_stage(config: Config, device: torch.device) -> Stage:
     if config.model.initialization == "random":
         words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         siglip = SiglipConfig.from_dict({**content, "text_config": {**content.get("text_config", {}), **words}})
-        return VisionStage(config, SiglipModel(siglip), tokenizer)
+        model = SiglipModel(siglip)
+        # SigLIP's own start (arXiv 2303.15343, section 3.2): from zero, the bias alone would take thousands of steps.
+        nn.init.constant_(model.logit_scale, math.log(10))
+        nn.init.constant_(model.logit_bias, -10.0)
+        return VisionStage(config, model, tokenizer)
     return VisionStage(config, SiglipModel.from_pretrained(folder, dtype=torch.float32), tokenizer)
 
 

@@ -85,3 +85,4 @@ def test_no_weights_are_needed(tiny_world: TinyWorld, tmp_path: Path) -> None:
     """Shipped configurations stand in for folders that are not there."""
     model = {"image_tokenizer": "shapes-magvitv2", "vision_tower": "shapes-siglip", "pretrained": None}
     inspect(tiny_world.config(tmp_path, "sft", model=model), tmp_path / "rows.html")
+    assert "<svg" in (page := (tmp_path / "rows.html").read_text(encoding="utf-8")) or "data:image" in page

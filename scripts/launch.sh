@@ -85,7 +85,10 @@ launch() {
   elif ((num_processes > 1)); then
     # `accelerate launch --cpu --num_processes N` would start one process and say nothing.
     export ACCELERATE_USE_CPU=true
-    exec python -m torch.distributed.run --standalone --nproc_per_node "$num_processes" -m "${train[@]}"
+    local where=(--standalone)
+    ((num_machines == 1)) || where=(--nnodes "$num_machines" --node_rank "$machine_rank"
+      --master_addr "$main_process_ip" --master_port "${main_process_port:-29500}")
+    run_processes python -m torch.distributed.run "${where[@]}" --nproc_per_node "$((num_processes / num_machines))" -m "${train[@]}"
   else
     exec python -m "${train[@]}"
   fi
@@ -103,5 +106,35 @@ launch_with_accelerate() {
   else
     where+=(--main_process_port "${main_process_port:-0}") # 0: any free port
   fi
-  exec python -m accelerate.commands.launch --config_file "$accelerate_config" --num_processes "$num_processes" "${where[@]}" -m "$@"
+  run_processes python -m accelerate.commands.launch --config_file "$accelerate_config" --num_processes "$num_processes" "${where[@]}" -m "$@"
+}
+
+# Several processes: torchrun and accelerate make 1 of every exit code, so a run that wants to be started again also leaves
+# the file `requeue` in its folder. SIGTERM and SIGUSR1 (sbatch --signal=B:USR1@300 reaches this script alone) go on to all
+# processes, which then have as long as a save may take instead of torchrun's 30 seconds.
+run_processes() {
+  local requeue=$output_dir/requeue launcher code=0
+  rm -f -- "$requeue"
+  export PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-600}
+  if ${every_process_is_signalled:-false}; then # the ranks hear it themselves, the launcher waits for them
+    export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT
+    trap '' TERM USR1 # for what is started from here on; a rank sets its own handlers
+  else
+    export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+  fi
+  set -m # a process group of its own, so that the signal reaches what the launcher started
+  "$@" &
+  launcher=$!
+  ${every_process_is_signalled:-false} || trap 'kill -TERM -- "-$launcher" 2>/dev/null || true; trap "" TERM USR1' TERM USR1
+  trap 'kill -INT -- "-$launcher" 2>/dev/null || true' INT
+  wait "$launcher" || code=$?
+  while kill -0 "$launcher" 2>/dev/null; do # `wait` returns at a signal too
+    code=0
+    wait "$launcher" || code=$?
+  done
+  if ((code != 0)) && [[ -e $requeue ]]; then
+    printf '%s: the run saved itself and wants to be started again (exit code 75)\n' "$(basename "$0")" >&2
+    exit 75
+  fi
+  exit "$code"
 }

@@ -12,7 +12,9 @@ BESIDE_EACH_OTHER = ["training", "evaluation", "annotation"]
 MAY_IMPORT = {
     **{room: set(ROOMS[: place + 1]) for place, room in enumerate(ROOMS)},
     **{room: {*ROOMS, room} for room in BESIDE_EACH_OTHER},
-    "cli": {*ROOMS, *BESIDE_EACH_OTHER, "cli"},
+    "bench": {*ROOMS, *BESIDE_EACH_OTHER, "reference", "bench"},  # alone with the tests in importing the slow twins
+    "runs": {"config", "training", "evaluation", "runs"},  # looks at what training and evaluation left on disk
+    "cli": {*ROOMS, *BESIDE_EACH_OTHER, "bench", "runs", "cli"},
     "reference": {*ROOMS, "reference"},
     "__main__": {"cli"},
     "__init__": {"generation"},  # the Python API, imported when it is asked for

@@ -133,3 +133,16 @@ def test_versions_and_commit_say_what_runs_here() -> None:
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     assert git_commit() == (expected.stdout.strip() if expected.returncode == 0 else None)
+
+
+def test_what_will_be_staged_is_measured_where_the_data_is(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a login node, where the variable that names a node's disk is not set."""
+    _fill(tmp_path / "data")
+    config.write_text(config.read_text().replace("data:\n", "data:\n  stage_to: $NO_SUCH_DISK\n"))
+    main(["doctor", "--config", str(config), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["staged"] == {"stage_to": "$NO_SUCH_DISK", "num_files": 11, "num_bytes": 22}
+    main(["doctor", "--config", str(config)])
+    assert "11 shards, 0.00 GB to $NO_SUCH_DISK of every node" in capsys.readouterr().out

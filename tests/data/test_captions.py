@@ -22,7 +22,7 @@ from unigen.errors import ConfigError
 
 
 def clean(caption: str, short_prob: float = 0.0, seed: int = 0) -> str:
-    return clean_caption(caption, np.random.default_rng(seed), short_prob=short_prob)
+    return clean_caption(caption, lambda: np.random.default_rng(seed), short_prob=short_prob)
 
 
 def test_a_person_is_put_into_words_that_vary() -> None:

@@ -40,6 +40,33 @@ def test_a_file_that_breaks_off_anywhere_is_unreadable_and_never_half_grey(kind:
         assert cause_of(content[: int(len(content) * share)]) == "unreadable_image"
 
 
+def test_a_draft_keeps_the_short_side_and_is_close_to_exact_decoding() -> None:
+    smooth = Image.fromarray(np.uint8(np.add.outer(np.arange(256), np.arange(384))[..., None] // 3 + [0, 10, 20]))
+    content = encoded(smooth, "JPEG", quality=95)
+    exact = decode_image(content, max_pixels=200_000)
+    for side, size in ((64, (96, 64)), (65, (192, 128)), (200, (384, 256)), (999, (384, 256))):
+        draft = decode_image(content, max_pixels=200_000, draft_side=side)
+        assert draft.size == size
+        error = np.abs(np.asarray(draft, int) - np.asarray(exact.resize(size, Image.Resampling.BOX), int))
+        assert error.mean() < 3
+    other = encoded(smooth)
+    assert decode_image(other, max_pixels=200_000, draft_side=32).size == (384, 256), "only JPEG can"
+
+
+def test_exact_decoding_is_pillows_own() -> None:
+    content = encoded(noise(96, 64), "JPEG")
+    with Image.open(io.BytesIO(content)) as image:
+        assert decode_image(content, max_pixels=10_000).tobytes() == image.convert("RGB").tobytes()
+
+
+def test_several_crops_run_evenly_from_one_end_to_the_other() -> None:
+    values = np.repeat(np.arange(64, dtype=np.uint8), 16 * 3).reshape(64, 16, 3).transpose(1, 0, 2)
+    image = Image.fromarray(np.ascontiguousarray(values))  # 64 wide, 16 high, each column its own value
+    left = [int((square_pixels(image, 16, crop, 3)[0, 0, 0] + 1) * 127.5 + 0.5) for crop in range(3)]
+    assert left == [0, 24, 48]
+    assert torch.equal(square_pixels(image, 16, 1, 3), square_pixels(image, 16))
+
+
 def test_an_enormous_image_is_refused_by_its_header_alone() -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header

@@ -34,8 +34,9 @@ def test_every_file_is_covered() -> None:
     assert {file.stem for file in CONFIGS.glob("*.yaml")} == set(MEANING)
 
 
-def test_fsdp2_is_the_second_version_and_wraps_the_layers_of_the_language_model() -> None:
+def test_fsdp2_is_the_second_version_and_wraps_the_layers_that_the_model_names() -> None:
     parser = launch_command_parser()
     arguments, _, _ = _validate_launch_command(parser.parse_args(["--config_file", str(CONFIGS / "fsdp2.yaml"), "x"]))
     assert str(arguments.fsdp_version) == "2"
-    assert arguments.fsdp_transformer_layer_cls_to_wrap == "Qwen2DecoderLayer"
+    assert arguments.fsdp_auto_wrap_policy == "TRANSFORMER_BASED_WRAP"
+    assert arguments.fsdp_transformer_layer_cls_to_wrap is None

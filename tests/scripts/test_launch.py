@@ -113,6 +113,14 @@ def test_several_machines_meet_at_the_first_one(place: Path) -> None:
     assert " ".join(started).count("--machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29500") == 1
 
 
+def test_several_machines_without_gpus_meet_through_torchrun(place: Path) -> None:
+    script, flags, _ = README_COMMANDS["stage 1"]
+    machines = ["--num_machines", "2", "--machine_rank", "1", "--main_process_ip", "10.0.0.1", "--num_processes", "4"]
+    started = _started(_run(place, script, *_flags(flags, "_"), *machines))
+    rendezvous = ["--nnodes", "2", "--node_rank", "1", "--master_addr", "10.0.0.1", "--master_port", "29500"]
+    assert started[:12] == ["-m", "torch.distributed.run", *rendezvous, "--nproc_per_node", "2"]
+
+
 def test_an_accelerate_file_of_ones_own_is_used(place: Path) -> None:
     script, flags, _ = README_COMMANDS["stage 1"]
     (place / "my zero.yaml").touch()

@@ -8,7 +8,7 @@ from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
 from unigen.reference.visibility import dense_mask_slowly
 from unigen.sequence.layout import Document, Segment, Visibility, codes, features, lay_out, text
-from unigen.sequence.visibility import Visible
+from unigen.sequence.visibility import SHORT_ROW, DocumentMasks, Visible
 
 BLOCK, OPEN = Visibility.BLOCK, Visibility.OPEN
 
@@ -130,7 +130,40 @@ def test_the_rule_for_block_masks_equals_the_dense_mask(seed: int) -> None:
     assert torch.equal(blocks.to_dense().bool().expand_as(expected), expected)
 
 
-def test_masks_are_dense_where_flex_attention_has_no_backward() -> None:
-    mask = _visible([_drawing()], length=9).mask()
-    assert isinstance(mask, torch.Tensor)
-    assert mask.shape == (1, 1, 9, 9)
+def test_batches_of_one_shape_share_one_rule_which_reads_the_newest() -> None:
+    """FlexAttention compiles its mask function anew for every new function object."""
+    generator = np.random.default_rng(0)
+    first, second = (_visible(_random_documents(generator, 64), length=64) for _ in range(2))
+    assert not torch.equal(first.dense(), second.dense())
+    rules = []
+    for visible in (first, second):
+        rule = visible._standing_rule()
+        rules.append(rule)
+        assert torch.equal(create_mask(rule, 1, None, 64, 64, device="cpu"), visible.dense())
+    assert rules[0] is rules[1]
+    assert _visible(_random_documents(generator, 32), length=32)._standing_rule() is not rules[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_masks_of_documents_are_the_dense_mask_without_what_is_empty(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    visible = _visible(_random_documents(generator, 40), _random_documents(generator, 40), length=44)
+    dense, put_together = visible.dense(), torch.zeros(2, 1, 44, 44, dtype=torch.bool)
+    for row, documents in enumerate(visible.by_document().rows):
+        for one in documents:
+            causal = torch.ones(one.stop - one.start, one.stop - one.start, dtype=torch.bool).tril()
+            place = slice(one.start, one.stop)
+            put_together[row, 0, place, place] = causal if one.seen_11LL is None else one.seen_11LL[0, 0]
+    is_real = visible.documents_RL >= 0
+    assert torch.equal(put_together, dense & is_real[:, None, :, None])
+
+
+def test_attention_goes_document_by_document_in_long_rows_where_flex_attention_has_no_backward() -> None:
+    documents = [_drawing(), _document(text([1, 2]))]
+    assert isinstance(_visible(documents, length=14).mask(), torch.Tensor)
+    mask = _visible(documents, length=SHORT_ROW + 1).mask()
+    assert isinstance(mask, DocumentMasks)
+    ((drawing, words),) = mask.rows
+    assert (drawing.start, drawing.stop, words.start, words.stop) == (0, 9, 9, 11)
+    assert drawing.seen_11LL is not None
+    assert words.seen_11LL is None, "running text is causal, and needs no mask"

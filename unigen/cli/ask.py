@@ -42,6 +42,7 @@ def command(
     model: str,
     data_root: str,
     device: str | None,
+    decoding: Any,
     as_json: bool,
     **writing: Any,
 ) -> None:
@@ -51,7 +52,7 @@ def command(
         raise ConfigError("--chat and --independent exclude each other: a chat remembers")
     images = tuple(_read_image(file) for file in image_files)
     settings = {"batch_size": batch_size, **model_options.given(**writing)}
-    pipeline = model_options.load(model, data_root, device)
+    pipeline = model_options.load(model, data_root, device, decoding)
     if independent:
         turns = _ask_each(pipeline, images, questions, seed, settings)
     else:

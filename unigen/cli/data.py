@@ -48,7 +48,7 @@ def inspect(config_file: str, overrides: tuple[str, ...], output: Path, num_rows
     config = load_config(config_file, overrides)
     preparer = build_row_preparer(config)
     step = read_step(
-        open_mixture(config.data, config.experiment.seed),
+        open_mixture(config.data, config.experiment.seed, config.model),
         config.training.samples_per_step,
         preparer,
         lanes=config.data.lanes,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from unigen.config.load import load_config
+from unigen.config.schema import Config
 from unigen.data.inventory import Finding, take_inventory
 from unigen.environment import (
     Machine,
@@ -19,6 +20,7 @@ from unigen.environment import (
     missing_packages,
     package_versions,
 )
+from unigen.errors import DataError
 
 GIBIBYTE = 2**30
 SETUP = "bash scripts/setup.sh"
@@ -35,14 +37,32 @@ def command(config_path: Path | None, as_json: bool) -> int:
     config = load_config(config_path) if config_path is not None else None
     machine = inspect_machine(Path(config.data.root) if config is not None else Path("unigen_data"))
     findings = take_inventory(config) if config is not None else []
+    staged = _staged(config) if config is not None else None
     missing = _missing(machine, findings)
     if as_json:
-        click.echo(json.dumps(_describe(machine, findings, missing)))
+        click.echo(json.dumps({**_describe(machine, findings, missing), "staged": staged}))
     else:
         _print_machine(machine)
         _print_findings(findings)
+        if staged is not None:
+            size = f"{staged['num_files']} shards, {staged['num_bytes'] / 1e9:.2f} GB"
+            click.echo(f"staged        {size} to {staged['stage_to']} of every node (data.stage_to)")
         _print_missing(missing)
     return 1 if missing else 0
+
+
+def _staged(config: Config) -> dict[str, Any] | None:
+    """How much the disk of a node has to hold; None where nothing is staged, or not all of it is here to be counted."""
+    if config.data.stage_to is None:
+        return None
+    from unigen.data.staging import shards_to_stage
+
+    try:
+        files = shards_to_stage(config.data)
+    except DataError:
+        return None
+    num_bytes = sum(file.stat().st_size for file in files)
+    return {"stage_to": config.data.stage_to, "num_files": len(files), "num_bytes": num_bytes}
 
 
 def _missing(machine: Machine, findings: list[Finding]) -> list[dict[str, str]]:

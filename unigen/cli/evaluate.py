@@ -35,6 +35,7 @@ def command(
     model: str,
     data_root: str,
     device: str | None,
+    decoding: Any,
     as_json: bool,
     **drawing: Any,
 ) -> int:
@@ -45,7 +46,7 @@ def command(
 
     wanted = find_benchmarks([name.strip() for name in benchmarks.split(",") if name.strip()])
     ranks = Ranks.from_environment()
-    pipeline = model_options.load(model, data_root, device or _device_of(ranks.local_rank))
+    pipeline = model_options.load(model, data_root, device or _device_of(ranks.local_rank), decoding)
     options = Options(
         output=output,
         world=data or Path(data_root) / "datasets" / "shapes",

@@ -19,7 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("unigen.cli.convert", "Convert models and data between formats."),
     "download": ("unigen.cli.download", "Fetch public weights and data from the hub."),
     "doctor": ("unigen.cli.doctor", "Say what is there and what is missing."),
+    "encode": ("unigen.cli.encode", "Compute image codes ahead of training."),
     "data": ("unigen.cli.data", "Look at data as training sees it."),
+    "runs": ("unigen.cli.runs", "List, diff and compare runs."),
+    "bench": ("unigen.cli.bench", "Measure speed, each figure beside its bound."),
 }
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130

@@ -12,6 +12,7 @@ from unigen.errors import ConfigError
 
 if TYPE_CHECKING:
     from unigen.generation.pipeline import Pipeline
+    from unigen.generation.steps import Decoding
 
 OPTIONS = (
     click.option(
@@ -21,6 +22,13 @@ OPTIONS = (
         "--data-root", default="unigen_data", show_default=True, help="Where checkpoints and datasets are kept."
     ),
     click.option("--device", help="cpu, cuda, cuda:1, ...  [the GPU if there is one]"),
+    click.option(
+        "--decoding",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "eager", "graph", "compile"]),
+        help="How steps are run: auto is a CUDA graph on a GPU; compile is faster after minutes of compiling.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
 DRAWING = (
@@ -51,21 +59,27 @@ def given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def load(model: str, data_root: str, device: str | None) -> Pipeline:
+def load(model: str, data_root: str, device: str | None, decoding: Decoding = "auto") -> Pipeline:
     """The model, on a device that is there.
 
     Raises:
         ConfigError: there is no such device.
     """
-    import torch
     from transformers.utils import logging
 
     from unigen.generation.pipeline import load_pipeline
 
     logging.set_verbosity_error()
+    if device is not None:
+        check_device(device)
+    return load_pipeline(model, data_root=data_root, device=device, decoding=decoding)
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError where there is no such device."""
+    import torch
+
     try:
-        if device is not None:
-            torch.empty(0, device=device)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return load_pipeline(model, data_root=data_root, device=device)

@@ -37,6 +37,7 @@ def command(
     model: str,
     data_root: str,
     device: str | None,
+    decoding: Any,
     as_json: bool,
     **drawing: Any,
 ) -> None:
@@ -47,7 +48,7 @@ def command(
     from unigen.generation.seeds import image_seed
 
     settings = model_options.given(**drawing)
-    pipeline = model_options.load(model, data_root, device)
+    pipeline = model_options.load(model, data_root, device, decoding)
     requests = [DrawRequest(prompt, image_seed(seed, prompt, i)) for prompt in wanted for i in range(num_images)]
     names = [f"{index:05d}_{sample:02d}.png" for index in range(len(wanted)) for sample in range(num_images)]
     paths = _draw(pipeline, requests, [output / name for name in names], batch_size, {"base_seed": seed, **settings})

@@ -2,6 +2,7 @@
 """`unigen train`: run a stage, or only say what it would take."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -27,6 +28,11 @@ def command(config_file: str, overrides: tuple[str, ...], dry_run: bool, mfu: fl
         plan = plan_run(config, mfu)
         click.echo(json.dumps(plan.as_dict()) if as_json else describe_run(plan))
         return 0
-    from unigen.training.loop import Trainer
+    from unigen.training.signals import StopRequest
+    from unigen.training.status import FailureNoted
 
-    return Trainer(config).run()
+    # From here on, since to import and to load takes a while.
+    with StopRequest() as stop, FailureNoted(Path(config.experiment.output_dir)):
+        from unigen.training.loop import Trainer
+
+        return Trainer(config).run(stop)

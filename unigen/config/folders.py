@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding a model's folder from the name that a config or a command gives."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,16 @@ def find_config(name: str | Path, data_root: str | Path | None = None) -> Path:
         if (shipped / "config.json").is_file():
             return shipped
         raise CheckpointError(f"{error}, {shipped}") from error
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the weight files of a folder, in order of name."""
+    digest = hashlib.sha256()
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def portable_path(target: Path, home: Path, data_root: str | Path | None = None) -> str:

@@ -20,9 +20,12 @@ from unigen.sequence.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class CodeImage:
-    """An image that enters a row as codes: pixels (3, H, W) in [-1, 1], or its codes (I,) computed ahead."""
+    """An image that enters a row as codes: pixels (3, H, W) in [-1, 1], or its codes (I,) computed ahead.
 
-    content: Tensor
+    Codes are no tensor yet, since every tensor that a worker hands over takes an open file.
+    """
+
+    content: Tensor | np.ndarray
     mask_I: np.ndarray | None = None
     """Codes hidden behind the mask token, for images that are drawn."""
 
@@ -165,6 +168,10 @@ def _stacked(rows: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def _tensor(content: Tensor | np.ndarray) -> Tensor:
+    return content if isinstance(content, Tensor) else torch.from_numpy(content.astype(np.int64))
+
+
 def _feature_slots(layouts: Sequence[RowLayout], length: int) -> Tensor:
     slots = [row * length + run for row, layout in enumerate(layouts) for run in layout.feature_slots]
     return torch.from_numpy(np.concatenate(slots)) if slots else torch.empty(0, dtype=torch.long)
@@ -195,4 +202,4 @@ class _CodeFields:
             masks.append(masked_I)
             targets.append(np.where(predicted_I, first + run.targets_I, IGNORED))
         slots = [first + run.slots_I for first, run in runs]
-        return cls([image.content for image in images], _stacked(slots), _stacked(targets), _stacked(masks))
+        return cls([_tensor(image.content) for image in images], _stacked(slots), _stacked(targets), _stacked(masks))

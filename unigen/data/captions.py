@@ -3,6 +3,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -50,21 +51,26 @@ _NO_SENTENCE_END = re.compile(
 )
 
 
-def clean_caption(caption: str, generator: np.random.Generator, *, short_prob: float = 0.0) -> str:
+def clean_caption(caption: str, generator: Callable[[], np.random.Generator], *, short_prob: float = 0.0) -> str:
     """The caption to learn: blanks normalised, `<person>` put into words, maybe the first sentence alone, no empty opening.
 
     Args:
-        generator: draws the words and whether to shorten.
+        generator: makes what draws the words and whether to shorten; called only where something is drawn, for it takes
+            as long as all the rest.
         short_prob: probability to keep only the first sentence.
 
     Raises:
         SampleRefused: `empty_caption` where nothing is left.
     """
     text = " ".join(caption.split())
-    shorten = short_prob > 0.0 and generator.random() < short_prob
-    if shorten:
-        text = first_sentence(text)
-    text = strip_opening(_name_persons(text, generator))
+    names_person = "<person>" in text.lower()
+    if short_prob > 0.0 or names_person:
+        drawn = generator()
+        if short_prob > 0.0 and drawn.random() < short_prob:
+            text = first_sentence(text)
+        if names_person:
+            text = _name_persons(text, drawn)
+    text = strip_opening(text)
     if not any(character.isalnum() for character in text):
         raise SampleRefused("empty_caption", repr(caption[:80]))
     return text
@@ -81,6 +87,8 @@ def first_sentence(text: str) -> str:
 
 def strip_opening(text: str) -> str:
     """Without a phrase of `OPENINGS` at its start, and with a capital letter again."""
+    if not text.startswith(OPENINGS):
+        return text
     for opening in OPENINGS:
         if text.startswith(opening):
             rest = text[len(opening) :]

@@ -44,8 +44,12 @@ class _File:
 class ConversationSource:
     """The conversations of one or more local files."""
 
-    def __init__(self, name: str, config: SourceConfig, data: DataConfig, seed: int) -> None:
+    def __init__(
+        self, name: str, config: SourceConfig, data: DataConfig, seed: int, draft_side: int | None = None
+    ) -> None:
+        """`draft_side`: see `decode_image`."""
         self.name = name
+        self._draft_side = draft_side
         self._max_pixels = data.max_image_pixels
         base = Path(data.root) / "datasets"
         paths = expand_files(config.paths, data.root, (".json", ".jsonl"))
@@ -96,7 +100,7 @@ class ConversationSource:
             content = path.read_bytes()
         except OSError as error:
             raise SampleRefused("missing_image", f"{path}: {error.strerror}") from error
-        return decode_image(content, max_pixels=self._max_pixels)
+        return decode_image(content, max_pixels=self._max_pixels, draft_side=self._draft_side)
 
 
 def _image_paths(fields: dict[str, Any]) -> list[str]:

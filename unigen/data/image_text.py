@@ -3,14 +3,18 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.captions import clean_caption, load_prompts
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
 from unigen.data.images import decode_image
+from unigen.data.local_copies import local_copy
 from unigen.data.records import Part, Record, take_part
 from unigen.data.sample import RawSample, Turn
 from unigen.data.shards import expand_shards, scheme_of
@@ -22,18 +26,62 @@ _SHARDS_COUNTED = 64
 _SHARDS_KEPT = 8
 
 
+class CaptionUse:
+    """What a source makes of the text beside an image: a caption to draw from, or the answer to what asks for it."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
+
+    def sample(
+        self,
+        record: Record,
+        members: TarSample,
+        draws: Draws,
+        images: Callable[[], tuple[Image.Image, ...]] = tuple,
+        codes: tuple[np.ndarray, ...] = (),
+    ) -> RawSample:
+        """The sample of a record; its images are only made for a usable caption.
+
+        Raises:
+            SampleRefused: no usable caption.
+        """
+        is_drawn = self._config.task == "t2i"
+        short_prob = self._config.short_caption_prob if is_drawn else 0.0
+        text = clean_caption(self._caption(members), lambda: draws.generator("caption"), short_prob=short_prob)
+        if is_drawn:
+            return RawSample(record.key, "t2i", images=images(), text=text, codes=codes)
+        prompt = self._prompts[int(draws.generator("caption_prompt").random() * len(self._prompts))]
+        turns = (Turn("user", prompt), Turn("assistant", text))
+        return RawSample(record.key, "mmu", images=images(), turns=turns, codes=codes)
+
+    def _caption(self, sample: TarSample) -> str:
+        key = self._config.caption_key
+        if key is None:
+            return first_member(sample, TEXT_EXTENSIONS).decode("utf-8", errors="replace")
+        try:
+            fields = json.loads(first_member(sample, ("json",)))
+        except ValueError as error:
+            raise SampleRefused("not_json", str(error)) from error
+        if not isinstance(fields, dict) or not isinstance(fields.get(key), str):
+            raise SampleRefused("missing_key", f"no text under '{key}' in its .json")
+        return str(fields[key])
+
+
 class ImageTextSource:
     """Captioned images of a list of tars.
 
     A folder of shards may hold `sizes.json`, the number of samples by file name, as `unigen convert data` writes it.
     """
 
-    def __init__(self, name: str, config: SourceConfig, data: DataConfig) -> None:
+    def __init__(self, name: str, config: SourceConfig, data: DataConfig, draft_side: int | None = None) -> None:
+        """`draft_side`: see `decode_image`."""
         self.name = name
         self._config = config
         self._data = data
+        self._draft_side = draft_side
         self._shards = expand_shards(config.paths, data.root, allow_pipe=data.allow_pipe)
-        self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
+        self._captions = CaptionUse(config)
         self._listed: OrderedDict[int, list[Record | Fault]] = OrderedDict()
 
     @property
@@ -57,18 +105,15 @@ class ImageTextSource:
 
     def decode(self, record: Record, draws: Draws) -> RawSample:
         sample: TarSample = record.content
-        caption = self._caption(sample)
-        short_prob = self._config.short_caption_prob if self._config.task == "t2i" else 0.0
-        text = clean_caption(caption, draws.generator("caption"), short_prob=short_prob)
-        image = decode_image(_first_member(sample, IMAGE_EXTENSIONS), max_pixels=self._data.max_image_pixels)
-        if self._config.task == "t2i":
-            return RawSample(record.key, "t2i", images=(image,), text=text)
-        prompt = self._prompts[int(draws.generator("caption_prompt").integers(len(self._prompts)))]
-        return RawSample(record.key, "mmu", images=(image,), turns=(Turn("user", prompt), Turn("assistant", text)))
+        return self._captions.sample(record, sample, draws, images=lambda: (self._image(sample),))
+
+    def _image(self, sample: TarSample) -> Image.Image:
+        content = first_member(sample, IMAGE_EXTENSIONS)
+        return decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=self._draft_side)
 
     def _entries(self, shard: int) -> Iterator[Record | Fault]:
-        prefix = f"{self.name}/{_label(self._shards[shard], Path(self._data.root) / 'datasets')}/"
-        for entry in read_tar(self._shards[shard], allow_pipe=self._data.allow_pipe):
+        prefix = f"{self.name}/{shard_label(self._shards[shard], self._data.root)}/"
+        for entry in read_tar(local_copy(self._shards[shard], self._data), allow_pipe=self._data.allow_pipe):
             yield entry if isinstance(entry, Fault) else Record(prefix + entry.key, entry)
 
     def _whole(self, shard: int) -> list[Record | Fault]:
@@ -80,20 +125,13 @@ class ImageTextSource:
         self._listed.move_to_end(shard)
         return self._listed[shard]
 
-    def _caption(self, sample: TarSample) -> str:
-        key = self._config.caption_key
-        if key is None:
-            return _first_member(sample, TEXT_EXTENSIONS).decode("utf-8", errors="replace")
-        try:
-            fields = json.loads(_first_member(sample, ("json",)))
-        except ValueError as error:
-            raise SampleRefused("not_json", str(error)) from error
-        if not isinstance(fields, dict) or not isinstance(fields.get(key), str):
-            raise SampleRefused("missing_key", f"no text under '{key}' in its .json")
-        return str(fields[key])
 
+def first_member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
+    """The content of the first of `extensions` that a sample has.
 
-def _first_member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
+    Raises:
+        SampleRefused: it has none of them.
+    """
     for extension in extensions:
         if extension in sample.members:
             return sample.read(extension)
@@ -102,9 +140,9 @@ def _first_member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
     raise SampleRefused(cause, f"has {sorted(sample.members)}, no {wanted}")
 
 
-def _label(shard: str, base: Path) -> str:
-    """A shard's name in keys: where it lies under the datasets folder, so that the folder may move."""
-    path = Path(shard)
+def shard_label(shard: str, root: str | Path) -> str:
+    """A shard's name in keys: where it lies under `<root>/datasets`, so that the folder may move."""
+    path, base = Path(shard), Path(root) / "datasets"
     return shard if scheme_of(shard) or not path.is_relative_to(base) else str(path.relative_to(base))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unigen.config.schema import TASKS
@@ -210,6 +211,7 @@ def _images(seen: SeenSample) -> Iterator[tuple[str, str]]:
         yield _uri(_enlarged(raw)), f"as it was read, {raw.width} × {raw.height}"
         if number < len(seen.sample.code_images):
             image = seen.sample.code_images[number]
+            assert isinstance(image.content, Tensor), "an image that was read is no codes"
             pixels = ((image.content + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0).numpy()
             side = pixels.shape[0]
             if image.mask_I is None:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from unigen.config.schema import TASKS
 from unigen.data.batch import CodeImage, Sample
@@ -36,6 +38,8 @@ class RowPreparer:
     mask_schedule: str
     min_mask_ratio: float
     vision: VisionPreparation | None = None
+    num_crops: int = 1
+    """Squares of an image that goes into codes, of which a visit draws one."""
 
     def __call__(self, raw: RawSample, draws: Draws) -> Sample:
         try:
@@ -48,18 +52,32 @@ class RowPreparer:
             return self._draw(raw, draws)
         if raw.task == "lm":
             return self._sample(raw, self.template.plain(raw.text))
-        return self._read_codes(raw) if self.vision is None else self._read_features(raw, self.vision)
+        return self._read_codes(raw, draws) if self.vision is None else self._read_features(raw, self.vision)
 
     def _draw(self, raw: RawSample, draws: Draws) -> Sample:
         is_dropped = draws.generator("prompt drop").uniform() < self.prompt_drop_prob
         mask_I = draw_mask(
             draws.generator("mask"), self.template.num_image_codes, self.mask_schedule, self.min_mask_ratio
         )
-        image = CodeImage(square_pixels(raw.images[0], self.image_resolution), mask_I)
+        (content,) = self._code_contents(raw, draws)
+        image = CodeImage(content, mask_I)
         return self._sample(raw, self.template.draw("" if is_dropped else raw.text, supervised=True), (image,))
 
-    def _read_codes(self, raw: RawSample) -> Sample:
-        images = tuple(CodeImage(square_pixels(image, self.image_resolution)) for image in raw.images)
+    def _code_contents(self, raw: RawSample, draws: Draws) -> list[Tensor | np.ndarray]:
+        """One square of each image, as pixels or as its codes."""
+        count = len(raw.codes) or len(raw.images)
+        crops = [0] * count
+        if self.num_crops > 1:
+            crops = draws.generator("crop").integers(self.num_crops, size=count).tolist()
+        if raw.codes:
+            return [codes_KI[crop] for codes_KI, crop in zip(raw.codes, crops, strict=True)]
+        return [
+            square_pixels(image, self.image_resolution, crop, self.num_crops)
+            for image, crop in zip(raw.images, crops, strict=True)
+        ]
+
+    def _read_codes(self, raw: RawSample, draws: Draws) -> Sample:
+        images = tuple(CodeImage(content) for content in self._code_contents(raw, draws))
         return self._sample(raw, self.template.read_codes(_exchanges(raw.turns), len(images)), images)
 
     def _read_features(self, raw: RawSample, vision: VisionPreparation) -> Sample:

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a reader hands on: decoded images and text, before any template or token."""
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-from PIL import Image
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from unigen.config.schema import TaskName
+
+if TYPE_CHECKING:
+    from PIL import Image  # what trains on rows alone does without it
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,5 @@ class RawSample:
     images: tuple[Image.Image, ...] = ()
     text: str = ""
     turns: tuple[Turn, ...] = ()
+    codes: tuple[np.ndarray, ...] = ()
+    """In the place of images, their codes computed ahead: (crops, positions) each."""

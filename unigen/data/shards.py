@@ -18,8 +18,10 @@ _STORE_SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingfac
 _SECONDS_WITHOUT_AN_ANSWER = 60.0
 
 
-def expand_shards(paths: Sequence[str], root: str | Path, *, allow_pipe: bool = False) -> list[str]:
-    """The tar shards that `paths` name: brace lists, `.json` lists of shards, folders, single files, addresses.
+def expand_shards(
+    paths: Sequence[str], root: str | Path, *, allow_pipe: bool = False, suffixes: tuple[str, ...] = TAR_SUFFIXES
+) -> list[str]:
+    """The shards that `paths` name: brace lists, `.json` lists of shards, folders, single files, addresses.
 
     Relative local paths lie under `<root>/datasets`. The order is that of `paths`.
 
@@ -30,7 +32,7 @@ def expand_shards(paths: Sequence[str], root: str | Path, *, allow_pipe: bool = 
     base = Path(root) / "datasets"
     shards: list[str] = []
     for path in paths:
-        found = _expand_one(path, base, allow_pipe)
+        found = _expand_one(path, base, allow_pipe, suffixes)
         _check_first(found)
         shards += found
     if not shards:
@@ -98,7 +100,7 @@ def _open_in_store(shard: str, scheme: str) -> IO[bytes]:
         raise DataError(f"{shard}: reading {scheme}:// needs {package}; run: uv pip install {package}") from error
 
 
-def _expand_one(path: str, base: Path, allow_pipe: bool) -> list[str]:
+def _expand_one(path: str, base: Path, allow_pipe: bool, suffixes: tuple[str, ...]) -> list[str]:
     shards: list[str] = []
     for name in _braces(path):
         if scheme_of(name):
@@ -107,11 +109,11 @@ def _expand_one(path: str, base: Path, allow_pipe: bool) -> list[str]:
             continue
         here = base / name
         if here.suffix == ".json":
-            shards += _shard_list(here, base, allow_pipe)
-        elif here.name.endswith(TAR_SUFFIXES):
+            shards += _shard_list(here, base, allow_pipe, suffixes)
+        elif here.name.endswith(suffixes):
             shards.append(str(here))
         else:
-            shards += [str(shard) for shard in _folder(here, TAR_SUFFIXES)]
+            shards += [str(shard) for shard in _folder(here, suffixes)]
     return shards
 
 
@@ -121,7 +123,7 @@ def _check_first(shards: list[str]) -> None:
         raise DataError(f"there is no shard {shards[0]}; relative paths lie under <data.root>/datasets")
 
 
-def _shard_list(path: Path, base: Path, allow_pipe: bool) -> list[str]:
+def _shard_list(path: Path, base: Path, allow_pipe: bool, suffixes: tuple[str, ...]) -> list[str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -133,7 +135,7 @@ def _shard_list(path: Path, base: Path, allow_pipe: bool) -> list[str]:
     nested = next((entry for entry in entries if not scheme_of(entry) and entry.endswith(".json")), None)
     if nested is not None:
         raise DataError(f"{path} names another list, {nested}; name the shards themselves")
-    return [shard for entry in entries for shard in _expand_one(entry, base, allow_pipe)]
+    return [shard for entry in entries for shard in _expand_one(entry, base, allow_pipe, suffixes)]
 
 
 def _folder(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening the entries of `data.sources`, each by its format."""
 
-from unigen.config.schema import TASKS_OF_FORMAT, DataConfig, SourceConfig
+from unigen.config.schema import TASKS_OF_FORMAT, DataConfig, ModelConfig, SourceConfig
+from unigen.data.codes import CodeSource, code_spec
 from unigen.data.conversations import ConversationSource
 from unigen.data.image_text import ImageTextSource
 from unigen.data.lanes import WeightedSource
@@ -10,27 +11,45 @@ from unigen.data.text import ParquetTextSource
 from unigen.errors import ConfigError
 
 
-def open_source(name: str, config: SourceConfig, data: DataConfig, seed: int) -> Source:
+def open_source(
+    name: str, config: SourceConfig, data: DataConfig, seed: int, model: ModelConfig | None = None
+) -> Source:
     """The source `data.sources.<name>`.
+
+    Args:
+        model: whose image codes the rows hold; codes computed ahead can only be counted without it.
 
     Raises:
         ConfigError: a task that the format does not serve, or settings that cannot work.
-        DataError: files that are not there.
+        DataError: files that are not there, or codes that are not the model's.
     """
     served = TASKS_OF_FORMAT[config.format]
     if config.task not in served:
         raise ConfigError(
             f"data.sources.{name}: format {config.format} serves {' and '.join(served)}, not task {config.task}"
         )
+    if config.format == "codes":
+        return CodeSource(name, config, data, None if model is None else code_spec(model, data))
+    draft_side = _draft_side(config, data, model)
     if config.format == "webdataset":
-        return ImageTextSource(name, config, data)
+        return ImageTextSource(name, config, data, draft_side)
     if config.format == "conversations":
-        return ConversationSource(name, config, data, seed)
+        return ConversationSource(name, config, data, seed, draft_side)
     return ParquetTextSource(name, config, data)
 
 
-def open_mixture(data: DataConfig, seed: int) -> dict[str, list[WeightedSource]]:
+def _draft_side(config: SourceConfig, data: DataConfig, model: ModelConfig | None) -> int | None:
+    """How small JPEGs may be decoded; a vision tower's images are always exact."""
+    if model is None or data.image_decoding == "exact" or (config.task == "mmu" and model.vision_tower is not None):
+        return None
+    return model.image_resolution
+
+
+def open_mixture(data: DataConfig, seed: int, model: ModelConfig | None = None) -> dict[str, list[WeightedSource]]:
     """All sources with a weight above 0, by task.
+
+    Args:
+        model: see `open_source`.
 
     Raises:
         ConfigError, DataError: see `open_source`.
@@ -38,7 +57,7 @@ def open_mixture(data: DataConfig, seed: int) -> dict[str, list[WeightedSource]]
     mixture: dict[str, list[WeightedSource]] = {}
     for name, config in data.sources.items():
         if config.weight > 0:
-            source = open_source(name, config, data, seed)
+            source = open_source(name, config, data, seed, model)
             mixture.setdefault(config.task, []).append(WeightedSource(source, config.weight))
     return mixture
 

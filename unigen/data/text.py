@@ -10,6 +10,7 @@ import pyarrow.parquet
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.draws import Draws
 from unigen.data.faults import Fault, SampleRefused
+from unigen.data.local_copies import local_copy
 from unigen.data.records import Part, Record, take_part
 from unigen.data.sample import RawSample
 from unigen.data.shards import expand_files
@@ -32,6 +33,7 @@ class ParquetTextSource:
     def __init__(self, name: str, config: SourceConfig, data: DataConfig) -> None:
         self.name = name
         self._num_samples = config.num_samples
+        self._data = data
         self._base = Path(data.root) / "datasets"
         self._paths = expand_files(config.paths, data.root, (".parquet",))
         _check_column(self._paths[0])
@@ -71,7 +73,7 @@ class ParquetTextSource:
         """Row groups that are skipped as a whole are not read."""
         label = str(path.relative_to(self._base)) if path.is_relative_to(self._base) else str(path)
         try:
-            with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+            with pyarrow.parquet.ParquetFile(local_copy(str(path), self._data), memory_map=True) as file:
                 if COLUMN not in file.schema_arrow.names:
                     yield Fault("missing_key", str(path), f"no column '{COLUMN}'")
                     return

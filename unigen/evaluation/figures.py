@@ -17,7 +17,7 @@ from unigen.evaluation.tables import Score
 
 INK, FAINT, BLUE = "#2b2f38", "#c9ced8", "#2f6fde"
 COLORS = ("#2f6fde", "#e07a1f", "#2a9d6f", "#a652c4", "#c0392b", "#6b7280")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": FAINT,
@@ -36,7 +36,7 @@ def loss_curves(stages: Sequence[StageLog]) -> str:
     """One panel a stage with all its losses; thin what was logged, thick a running mean."""
     columns = min(3, len(stages))
     rows = -(-len(stages) // columns)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.5 * columns, 2.5 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for panel, stage in zip(panels, stages, strict=False):
@@ -48,7 +48,7 @@ def loss_curves(stages: Sequence[StageLog]) -> str:
 
 def score_chart(scores: Sequence[Score]) -> str:
     """Bars with 95% intervals; bounds and baselines are drawn pale."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 0.29 * len(scores) + 0.5), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(scores))[::-1]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unigen.data.images import centre_square, square_pixels
+from unigen.data.images import square, square_pixels
 from unigen.errors import EvaluationError
 from unigen.evaluation.job import Job
 from unigen.evaluation.statistics import clustered, estimate
@@ -40,7 +40,7 @@ def score_tokenizer(job: Job) -> dict[str, Any] | None:
     folder = job.options.output / "tokenizer"
     for number, pair in enumerate(zip(originals, rebuilt, strict=True)):
         if number < NUM_SHOWN:
-            write_png(centre_square(pair[0], side), folder / f"{number:05d}-original.png")
+            write_png(square(pair[0], side), folder / f"{number:05d}-original.png")
             write_png(pair[1], folder / f"{number:05d}-reconstruction.png")
     return {"psnr": found.value, "interval": found.interval, "num_images": len(rebuilt)}
 

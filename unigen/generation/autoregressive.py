@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing text token by token, in batches, with cached keys and values.
 
-Legend: B rows, L prompt columns, V vocabulary.
+Legend: B rows, L prompt columns, C columns of the cache, S steps, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unigen.data.batch import Batch
-from unigen.generation.cache import DecodingCache
+from unigen.generation.cache import DecodingCache, Layers
+from unigen.generation.steps import Decoding, step_runner
 from unigen.models.unigen import UniGen
 from unigen.sequence.layout import PADDING
 
@@ -37,6 +38,7 @@ def write_text(
     text_size: int,
     settings: TextSettings,
     seeds: list[int],
+    decoding: Decoding = "auto",
 ) -> list[list[int]]:
     """Continue every row of a batch that holds one document a row.
 
@@ -45,6 +47,7 @@ def write_text(
         features_KF: vision features for `batch.feature_slots_K`.
         text_size: only ids below it are written.
         seeds: one a row; used when the temperature is above 0.
+        decoding: how the step of one token is run.
     Returns:
         new token ids of each row, without the stop token.
     """
@@ -55,31 +58,66 @@ def write_text(
     hidden_BLD = model(
         batch.input_ids_RL, batch.positions_RL, batch.visible.dense(), features_KF, batch.feature_slots_K, cache=cache
     )
-    last_BD = hidden_BLD[torch.arange(num_rows, device=hidden_BLD.device), lengths_B - 1]
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    is_seen_BC = is_prompt_BL
-    is_done_B = torch.zeros(num_rows, dtype=torch.bool, device=hidden_BLD.device)
-    written: list[Tensor] = []
-    for step in range(settings.max_new_tokens):
-        logits_BV = F.linear(last_BD, model.output_embedding_VD[:text_size]).float()
-        token_B = _choose(logits_BV, settings, generators).masked_fill(is_done_B, stop_id)
-        written.append(token_B)
-        is_done_B = is_done_B | (token_B == stop_id)
-        if step + 1 == settings.max_new_tokens or bool(is_done_B.all()):
+    device = hidden_BLD.device
+    last_BD = hidden_BLD[torch.arange(num_rows, device=device), lengths_B - 1]
+    uniform_SB1 = _uniform(seeds, settings).to(device)
+    stop_B = torch.full_like(lengths_B, stop_id)
+    token_B = _choose(_logits(model, last_BD, text_size), settings, uniform_SB1[0])
+    written, is_done_B = [token_B], token_B == stop_id
+    fixed = (model, settings, text_size, cache.layers, is_prompt_BL, lengths_B, stop_B)
+    advance = step_runner(_write_next, fixed, decoding, device, settings.max_new_tokens - 1)
+    for step_1, uniform_B1 in zip(
+        torch.arange(settings.max_new_tokens - 1, device=device)[:, None], uniform_SB1[1:], strict=True
+    ):
+        if bool(is_done_B.all()):
             break
-        is_seen_BC = F.pad(is_seen_BC, (0, 1), value=True)
-        last_BD = model(token_B[:, None], (lengths_B + step)[:, None], is_seen_BC[:, None, None], cache=cache)[:, 0]
+        token_B, is_done_B = advance(token_B, is_done_B, step_1, uniform_B1)
+        written.append(token_B)
     tokens = torch.stack(written, dim=1).tolist()
     return [row[: row.index(stop_id)] if stop_id in row else row for row in tokens]
 
 
-def _choose(logits_BV: Tensor, settings: TextSettings, generators: list[torch.Generator]) -> Tensor:
+def _write_next(
+    model: UniGen,
+    settings: TextSettings,
+    text_size: int,
+    layers: Layers,
+    is_prompt_BL: Tensor,
+    lengths_B: Tensor,
+    stop_B: Tensor,
+    token_B: Tensor,
+    is_done_B: Tensor,
+    step_1: Tensor,
+    uniform_B1: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The token after `token_B`, which is the one that step `step_1` writes into the cache; and which rows have ended."""
+    width, num_columns = is_prompt_BL.shape[1], layers[0][0].shape[2]
+    columns_C = torch.arange(num_columns, device=token_B.device)
+    is_seen_BC = F.pad(is_prompt_BL, (0, num_columns - width)) | ((columns_C >= width) & (columns_C <= width + step_1))
+    cache = DecodingCache(num_columns, layers, width + step_1)
+    hidden_B1D = model(token_B[:, None], (lengths_B + step_1)[:, None], is_seen_BC[:, None, None], cache=cache)
+    chosen_B = _choose(_logits(model, hidden_B1D[:, 0], text_size), settings, uniform_B1)
+    next_B = torch.where(is_done_B, stop_B, chosen_B)
+    return next_B, is_done_B | (next_B == stop_B)
+
+
+def _logits(model: UniGen, hidden_BD: Tensor, text_size: int) -> Tensor:
+    return F.linear(hidden_BD, model.output_embedding_VD[:text_size]).float()
+
+
+def _uniform(seeds: list[int], settings: TextSettings) -> Tensor:
+    """Numbers in (0, 1) for every step and row, (S, B, 1); exactly 0 would choose a token of probability 0."""
+    if settings.temperature == 0:
+        return torch.zeros(settings.max_new_tokens, len(seeds), 1)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    rows = [torch.rand(settings.max_new_tokens, 1, generator=generator) for generator in generators]
+    return torch.stack(rows, dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _choose(logits_BV: Tensor, settings: TextSettings, uniform_B1: Tensor) -> Tensor:
     if settings.temperature == 0:
         return logits_BV.argmax(dim=-1)
     probs_BV = torch.softmax(_truncate(logits_BV / settings.temperature, settings), dim=-1)
-    uniform_B1 = torch.stack([torch.rand(1, generator=generator) for generator in generators])
-    # Exactly 0 would choose the first token even where its probability is 0.
-    uniform_B1 = uniform_B1.clamp(min=torch.finfo(torch.float32).tiny).to(probs_BV.device)
     cumulative_BV = probs_BV.cumsum(-1)
     return torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:])[:, 0].clamp(
         max=logits_BV.shape[-1] - 1

@@ -6,14 +6,18 @@ Legend: B rows, G key-value heads, P prefix columns, N new columns, D head size.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+Layers = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of each layer."""
 
 
 class PrefixCache:
     """Keys and values of a prefix. The prefill fills it; afterwards new columns are appended to a view, and not kept."""
 
-    def __init__(self) -> None:
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._is_filled = False
+    def __init__(self, layers: Layers = ()) -> None:
+        self._layers = list(layers)
+        self._is_filled = bool(layers)
 
     def update(
         self, key_BGND: Tensor, value_BGND: Tensor, layer: int, *_: object, **__: object
@@ -26,37 +30,54 @@ class PrefixCache:
         return torch.cat([prefix_key, key_BGND], dim=2), torch.cat([prefix_value, value_BGND], dim=2)
 
     @property
+    def layers(self) -> Layers:
+        """What makes an equal, filled cache."""
+        return tuple(self._layers)
+
+    @property
     def num_columns(self) -> int:
         """Width P of the prefix."""
         return self._layers[0][0].shape[2]
 
     def rows(self, index_B: Tensor) -> "PrefixCache":
         """A filled cache whose row b is row `index_B[b]` of this one: prompts shared by several images are kept once."""
-        taken = PrefixCache()
-        taken._layers = [(key[index_B], value[index_B]) for key, value in self._layers]
-        taken._is_filled = True
-        return taken
+        return PrefixCache(tuple((key[index_B], value[index_B]) for key, value in self._layers))
 
 
 class DecodingCache:
-    """Keys and values of rows that grow by one column a step, in buffers that are allocated once."""
+    """Keys and values of rows that grow by one column a step, in buffers that are allocated once.
 
-    def __init__(self, num_columns: int) -> None:
+    The prefill fills their beginning. Afterwards a step writes one column and sees the whole buffers, whose shapes never
+    change: the mask has to hide the columns that are not written yet.
+    """
+
+    def __init__(self, num_columns: int, layers: Layers = (), column_1: Tensor | None = None) -> None:
+        """
+        Args:
+            num_columns: width of the buffers.
+            layers: those of a cache that was filled.
+            column_1: where the next column goes, (1,) on the device of the buffers.
+        """
         self._num_columns = num_columns
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._used: list[int] = []
+        self._layers = list(layers)
+        self._column_1 = column_1
 
     def update(
         self, key_BGND: Tensor, value_BGND: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        if layer == len(self._layers):
-            shape = (*key_BGND.shape[:2], self._num_columns, key_BGND.shape[3])
-            self._layers.append((key_BGND.new_zeros(shape), value_BGND.new_zeros(shape)))
-            self._used.append(0)
-        start = self._used[layer]
-        stop = start + key_BGND.shape[2]
-        assert stop <= self._num_columns, "decoding ran past the columns that were asked for"
+        if self._column_1 is None:
+            assert layer == len(self._layers)
+            self._layers.append((self._widened(key_BGND), self._widened(value_BGND)))
+            return key_BGND, value_BGND
         key, value = self._layers[layer]
-        key[:, :, start:stop], value[:, :, start:stop] = key_BGND, value_BGND
-        self._used[layer] = stop
-        return key[:, :, :stop], value[:, :, :stop]
+        return key.index_copy_(2, self._column_1, key_BGND), value.index_copy_(2, self._column_1, value_BGND)
+
+    @property
+    def layers(self) -> Layers:
+        return tuple(self._layers)
+
+    def _widened(self, entries_BGND: Tensor) -> Tensor:
+        """A buffer that begins with `entries_BGND`; zeros elsewhere, for what is hidden must be a number too."""
+        missing = self._num_columns - entries_BGND.shape[2]
+        assert missing >= 0, "the prompt is wider than the columns that were asked for"
+        return F.pad(entries_BGND, (0, 0, 0, missing))

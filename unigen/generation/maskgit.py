@@ -4,7 +4,7 @@
 The rows of the text are causal, so their keys and values do not depend on the image: they are cached, one row a prompt and
 one for all unconditional rows. Each step runs the image block alone, and the head over the codebook alone.
 
-Legend: B images, U prompts, P prompt columns, I codes of an image, S steps, C codebook size.
+Legend: B images, U prompts, P prompt columns, N slots of an image block, I codes of an image, S steps, C codebook size.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unigen.generation.cache import PrefixCache
+from unigen.generation.cache import Layers, PrefixCache
 from unigen.generation.seeds import uniform_noise
+from unigen.generation.steps import Decoding, step_runner
 from unigen.models.unigen import UniGen
 from unigen.sequence.mask_schedule import remasked_counts
 from unigen.sequence.vocabulary import Vocabulary
 
 SMALLEST_PROB = 1e-20
+COMPILED_WIDTH = 64
+"""Prompts of compiled steps are padded to a multiple of this, so that few widths are compiled."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,12 @@ def fix_and_remask(
     known_BI: Tensor,
     codes_BI: Tensor,
     noise_BI: tuple[Tensor, Tensor],
-    temperature: float,
-    num_masked: int,
+    temperature: float | Tensor,
+    num_masked: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step's decision: sample every unknown code, keep the most confident, mask `num_masked` again.
+
+    As tensors of one number on the device, `temperature` and `num_masked` keep the step free of questions to the host.
 
     Returns:
         codes (B, I) with all unknown ones sampled, and which of them are known from now on (B, I).
@@ -85,13 +90,12 @@ def fix_and_remask(
     threshold_BI1 = (tokens_noise_BI * cumulative_BIC[..., -1])[..., None]
     sampled_BI = torch.searchsorted(cumulative_BIC, threshold_BI1)[..., 0].clamp(max=logits_BIC.shape[-1] - 1)
     codes_BI = torch.where(known_BI, codes_BI, sampled_BI)
-    if num_masked == 0:
-        return codes_BI, torch.ones_like(known_BI)
     prob_BI = probs_BIC.gather(-1, codes_BI[..., None])[..., 0]
     gumbel_BI = -torch.log(-torch.log(confidence_noise_BI))
     confidence_BI = prob_BI.clamp(min=SMALLEST_PROB).log() + temperature * gumbel_BI
     confidence_BI = confidence_BI.masked_fill(known_BI, torch.finfo(torch.float32).max)
-    cut_B1 = confidence_BI.sort(dim=-1).values[:, num_masked : num_masked + 1]
+    place_1 = torch.as_tensor(num_masked, device=confidence_BI.device).reshape(1)
+    cut_B1 = confidence_BI.sort(dim=-1).values.index_select(1, place_1)
     return codes_BI, confidence_BI >= cut_B1
 
 
@@ -112,77 +116,90 @@ def draw_codes(
     noise: MaskGitNoise,
     settings: MaskGitSettings,
     on_step: Callable[[int], None] = lambda step: None,
+    decoding: Decoding = "auto",
 ) -> Tensor:
     """Draw one image for each prompt.
 
     Args:
         prompts: token ids before the image block, one list an image; equal lists are computed once.
         unconditional: token ids before the image block of an empty prompt.
+        decoding: how the step is run.
     Returns:
         codes (B, I) in [0, codebook size).
     """
-    block = _ImageBlock(model, vocabulary, prompts, unconditional, settings)
     num_images, _, num_codes = noise.tokens_BSI.shape
-    codes_BI = torch.zeros(num_images, num_codes, dtype=torch.long, device=model.device)
-    known_BI = torch.zeros_like(codes_BI, dtype=torch.bool)
+    device = model.device
+    # A width that is seldom another one, for what is compiled.
+    multiple = COMPILED_WIDTH if decoding == "compile" else 1
+    wanted = [*prompts, *([unconditional] * num_images if settings.has_guidance else [])]
+    block = _prefill(model, wanted, num_codes + 2, multiple)
     counts = remasked_counts(num_codes, settings.steps, settings.mask_schedule)
-    for step, (temperature, num_masked) in enumerate(zip(settings.temperatures(), counts, strict=True)):
-        tokens_BI = (codes_BI + vocabulary.code_offset).masked_fill(~known_BI, vocabulary.mask_id)
-        logits_BIC = guided(block.logits(tokens_BI), settings)
+    temperatures_S = torch.tensor(settings.temperatures(), device=device)
+    counts_S = torch.tensor(counts, device=device)
+    codes_BI = torch.zeros(num_images, num_codes, dtype=torch.long, device=device)
+    known_BI = torch.zeros_like(codes_BI, dtype=torch.bool)
+    fixed = (model, vocabulary, settings, block.layers, block.positions_BN, block.mask)
+    advance = step_runner(_fix_some, fixed, decoding, device, settings.steps)
+    for step in range(settings.steps):
         draws = (noise.tokens_BSI[:, step], noise.confidence_BSI[:, step])
-        codes_BI, known_BI = fix_and_remask(logits_BIC, known_BI, codes_BI, draws, temperature, num_masked)
+        codes_BI, known_BI = advance(codes_BI, known_BI, *draws, temperatures_S[step], counts_S[step])
         on_step(step)
     return codes_BI
 
 
-class _ImageBlock:
-    """The image block of every row behind its cached prompt: rows [conditional ...; unconditional ...]."""
+def _fix_some(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    settings: MaskGitSettings,
+    layers: Layers,
+    positions_BN: Tensor,
+    mask: Tensor | None,
+    codes_BI: Tensor,
+    known_BI: Tensor,
+    tokens_noise_BI: Tensor,
+    confidence_noise_BI: Tensor,
+    temperature: Tensor,
+    num_masked: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One step: the codes that are known are shown, all others are sampled, and some of them are known from now on."""
+    tokens_BI = (codes_BI + vocabulary.code_offset).masked_fill(~known_BI, vocabulary.mask_id)
+    start_B1, end_B1 = (
+        torch.full_like(tokens_BI[:, :1], end) for end in (vocabulary.start_of_image, vocabulary.end_of_image)
+    )
+    ids_BN = torch.cat([start_B1, tokens_BI, end_B1], dim=1).repeat(2 if settings.has_guidance else 1, 1)
+    hidden_BND = model(ids_BN, positions_BN, mask, cache=PrefixCache(layers))
+    logits_BIC = guided(F.linear(hidden_BND[:, 1:-1], model.code_output_embedding_CD), settings)
+    noise = (tokens_noise_BI, confidence_noise_BI)
+    return fix_and_remask(logits_BIC, known_BI, codes_BI, noise, temperature, num_masked)
 
-    def __init__(
-        self,
-        model: UniGen,
-        vocabulary: Vocabulary,
-        prompts: Sequence[Sequence[int]],
-        unconditional: Sequence[int],
-        settings: MaskGitSettings,
-    ) -> None:
-        self._model, self._vocabulary = model, vocabulary
-        wanted = [tuple(prompt) for prompt in prompts]
-        if settings.has_guidance:
-            wanted += [tuple(unconditional)] * len(prompts)
-        self._repeats = 2 if settings.has_guidance else 1
-        unique = list(dict.fromkeys(wanted))
-        index_B = torch.tensor([unique.index(prompt) for prompt in wanted], device=model.device)
-        lengths_U = torch.tensor([len(prompt) for prompt in unique], device=model.device)
-        self._cache = self._prefill(unique, lengths_U).rows(index_B)
-        self._lengths_B = lengths_U[index_B]
-        # Asked once: the answer has to come from the device.
-        self._has_one_length = bool((lengths_U == lengths_U.max()).all())
 
-    def _prefill(self, prompts: list[tuple[int, ...]], lengths_U: Tensor) -> PrefixCache:
-        width = int(lengths_U.max())
-        rows = [F.pad(torch.tensor(prompt), (0, width - len(prompt))) for prompt in prompts]
-        ids_UP = torch.stack(rows).to(self._model.device)
-        positions_UP = torch.arange(width, device=ids_UP.device).expand_as(ids_UP)
-        causal = torch.ones(1, 1, width, width, dtype=torch.bool, device=ids_UP.device).tril()
-        cache = PrefixCache()
-        self._model(ids_UP, positions_UP, causal, cache=cache)
-        return cache
+@dataclass(frozen=True)
+class _ImageBlocks:
+    """What does not change while images are drawn: rows [conditional ...; unconditional ...], N slots of an image block."""
 
-    def _mask(self, num_slots: int) -> Tensor | None:
-        """Every slot sees its own prompt and the whole block; with prompts of one length nothing has to be hidden."""
-        if self._has_one_length:
-            return None
-        width = self._cache.num_columns
-        columns = torch.arange(width + num_slots, device=self._lengths_B.device)
-        is_seen = (columns < self._lengths_B[:, None]) | (columns >= width)
-        return is_seen[:, None, None, :].expand(-1, 1, num_slots, -1)
+    layers: Layers
+    positions_BN: Tensor
+    mask: Tensor | None
+    """(B, 1, N, P + N): every slot sees its own prompt and the whole block; None where nothing has to be hidden."""
 
-    def logits(self, tokens_BI: Tensor) -> Tensor:
-        """Logits over the codebook at the code slots, one row for each conditional and unconditional image."""
-        vocabulary = self._vocabulary
-        ends = tokens_BI.new_tensor([vocabulary.start_of_image, vocabulary.end_of_image]).expand(len(tokens_BI), 2)
-        ids_BN = torch.cat([ends[:, :1], tokens_BI, ends[:, 1:]], dim=1).repeat(self._repeats, 1)
-        positions_BN = self._lengths_B[:, None] + torch.arange(ids_BN.shape[1], device=ids_BN.device)
-        hidden_BND = self._model(ids_BN, positions_BN, self._mask(ids_BN.shape[1]), cache=self._cache)
-        return F.linear(hidden_BND[:, 1:-1], self._model.code_output_embedding_CD)
+
+def _prefill(model: UniGen, prompts: Sequence[Sequence[int]], num_slots: int, multiple: int) -> _ImageBlocks:
+    """Compute the rows of the prompts, equal ones once; their width P is rounded up to a multiple."""
+    wanted = [tuple(prompt) for prompt in prompts]
+    unique = list(dict.fromkeys(wanted))
+    width = -(-max(map(len, unique)) // multiple) * multiple
+    rows = [F.pad(torch.tensor(prompt), (0, width - len(prompt))) for prompt in unique]
+    ids_UP = torch.stack(rows).to(model.device)
+    positions_UP = torch.arange(width, device=ids_UP.device).expand_as(ids_UP)
+    causal = torch.ones(1, 1, width, width, dtype=torch.bool, device=ids_UP.device).tril()
+    cache = PrefixCache()
+    model(ids_UP, positions_UP, causal, cache=cache)
+    index_B = torch.tensor([unique.index(prompt) for prompt in wanted], device=ids_UP.device)
+    lengths_B = torch.tensor([len(prompt) for prompt in wanted], device=ids_UP.device)
+    positions_BN = lengths_B[:, None] + torch.arange(num_slots, device=ids_UP.device)
+    mask = None
+    if any(len(prompt) != width for prompt in unique):
+        columns = torch.arange(width + num_slots, device=ids_UP.device)
+        is_seen = (columns < lengths_B[:, None]) | (columns >= width)
+        mask = is_seen[:, None, None, :].expand(-1, 1, num_slots, -1)
+    return _ImageBlocks(cache.rows(index_B).layers, positions_BN, mask)

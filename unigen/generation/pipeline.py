@@ -12,6 +12,7 @@ from PIL import Image
 
 from unigen.errors import CheckpointError
 from unigen.generation.seeds import image_seed
+from unigen.generation.steps import Decoding
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,18 @@ def default_device() -> torch.device:
 
 
 def load_pipeline(
-    model: str | Path, *, data_root: str | Path = "unigen_data", device: torch.device | str | None = None
+    model: str | Path,
+    *,
+    data_root: str | Path = "unigen_data",
+    device: torch.device | str | None = None,
+    decoding: Decoding = "auto",
 ) -> Pipeline:
     """Load a checkpoint of any family for drawing and reading.
 
     Args:
         model: a folder, or a name under `<data_root>/checkpoints`.
         device: the GPU if there is one, else the CPU, when not given.
+        decoding: how the steps of drawing and writing are run, see `unigen.generation.steps`.
     Raises:
         CheckpointError: no such model, or of no known family.
     """
@@ -110,4 +116,4 @@ def load_pipeline(
     families = {"unigen": UnigenPipeline, "UniGen": UnigenPipeline}
     if kind not in families:
         raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(families)}")
-    return families[kind].load(folder, data_root, torch.device(device) if device else default_device())
+    return families[kind].load(folder, data_root, torch.device(device) if device else default_device(), decoding)

@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unigen.config.folders import find_model
+from unigen.config.folders import find_model, weights_hash
 from unigen.data.batch import CodeImage, Sample, collate, fill_codes
 from unigen.data.images import square_pixels
 from unigen.errors import ConfigError, DataError
 from unigen.generation.autoregressive import TextSettings, write_text
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
-from unigen.models.checkpoints import load_tokenizer, load_unigen, weights_hash
+from unigen.generation.steps import Decoding
+from unigen.models.checkpoints import load_tokenizer, load_unigen
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
 from unigen.models.vision import VisionInput, VisionTower
@@ -40,11 +41,15 @@ class UnigenPipeline(Pipeline):
     image_tokenizer: ImageTokenizer
     vision_tower: VisionTower | None = None
     name: str = ""
+    decoding: Decoding = "auto"
+    """How the steps of drawing and writing are run."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Where its weights were read from: `model`, `image_tokenizer`, perhaps `vision_tower`."""
 
     @classmethod
-    def load(cls, folder: Path, data_root: str | Path, device: torch.device) -> "UnigenPipeline":
+    def load(
+        cls, folder: Path, data_root: str | Path, device: torch.device, decoding: Decoding = "auto"
+    ) -> "UnigenPipeline":
         model = load_unigen(folder, data_root)
         config = model.config
         has_own_tokenizer = (folder / "tokenizer.json").is_file()
@@ -64,6 +69,7 @@ class UnigenPipeline(Pipeline):
             image_tokenizer=load_image_tokenizer(folders["image_tokenizer"], device),
             vision_tower=VisionTower.load(folders["vision_tower"], device) if config.vision_tower else None,
             name=str(folder),
+            decoding=decoding,
             folders={"model": folder, **folders},
         )
 
@@ -104,7 +110,9 @@ class UnigenPipeline(Pipeline):
             seeds = [request.seed for request in batch]
             noise = MaskGitNoise.from_seeds(seeds, chosen.steps, num_codes, self.model.device)
             prompts = [self.template.draw_prompt(request.prompt) for request in batch]
-            codes_BI = draw_codes(self.model, self.vocabulary, prompts, unconditional, noise, chosen, on_step)
+            codes_BI = draw_codes(
+                self.model, self.vocabulary, prompts, unconditional, noise, chosen, on_step, self.decoding
+            )
             # One by one: convolutions round differently in batches of other sizes, and the same seed has to give the same file.
             for codes_1I in codes_BI.split(1):
                 yield from images_of(self.image_tokenizer.decode(codes_1I))
@@ -126,7 +134,7 @@ class UnigenPipeline(Pipeline):
             features_KF = self._features(rows.feature_images)
             seeds = [request.seed for request in batch]
             stop, size = self.vocabulary.message_end, len(self.tokenizer)
-            for ids in write_text(self.model, rows, features_KF, stop, size, chosen, seeds):
+            for ids in write_text(self.model, rows, features_KF, stop, size, chosen, seeds, self.decoding):
                 yield str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _reading_row(self, request: AskRequest) -> Sample:
@@ -158,6 +166,15 @@ def vision_features(tower: VisionTower, images: Sequence[object], device: torch.
     features_BNF = tower.features(VisionInput.stack(inputs).to(device))
     counts = [tower.num_tokens(one) for one in inputs]
     return torch.cat([row_NF[:count] for row_NF, count in zip(features_BNF, counts, strict=True)])
+
+
+def image_codes(tokenizer: ImageTokenizer, images: Sequence[Tensor]) -> Tensor:
+    """Codes (N, I) of images, some of which may be codes already."""
+    pixels = [image for image in images if image.is_floating_point()]
+    if not pixels:
+        return torch.stack(list(images))
+    encoded = iter(tokenizer.encode(torch.stack(pixels)))
+    return torch.stack([next(encoded) if image.is_floating_point() else image for image in images])
 
 
 def images_of(pixels_B3HW: Tensor) -> list[Image.Image]:

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unigen.config.folders import find_model, portable_path
+from unigen.config.folders import find_model, portable_path, weights_hash
 from unigen.errors import CheckpointError
-from unigen.models.checkpoints import load_unigen, model_card, weights_hash
+from unigen.models.checkpoints import load_unigen, model_card
 from unigen.models.language import Tie
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.weights import read_config

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """UniGen checkpoints: our own safetensors folders, the released format, and adapters over either."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -146,16 +145,6 @@ def _released_config(content: dict[str, Any], folder: Path, data_root: str | Pat
         vision_tower=content.get("vision_tower_name") or ("siglip-so400m-patch14-384" if reads_features else None),
         **{"max_text_tokens": 1344 if reads_features else 128, **beyond},
     )
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files of a folder, in order of name."""
-    digest = hashlib.sha256()
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def model_card(config: UniGenConfig) -> str:

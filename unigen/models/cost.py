@@ -5,15 +5,19 @@ Multiply and add count as two. Causality is not discounted: a row attends to the
 Legend: R rows, L positions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config
 
-from unigen.models.vision import VisionTower
+if TYPE_CHECKING:
+    from unigen.models.vision import VisionTower  # only its numbers are read here, and it needs accelerate
 
 ADAMW_BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
@@ -55,6 +59,34 @@ class LanguageModelCost:
         """
         attention = 4 * self.config.num_hidden_layers * self.query_width * attended_keys
         return 2 * self.matrix_parameters * num_tokens + attention + 2 * self.config.hidden_size * num_logits
+
+    def drawing_flops(
+        self, prompt_tokens: int, num_codes: int, codebook_size: int, steps: int, *, rows: int, prompts: int
+    ) -> float:
+        """Masked-token drawing: `prompts` prefixes computed once, then the image block of `rows` rows at every step.
+
+        Args:
+            rows: conditional and unconditional ones.
+            prompts: different prefixes, each padded to `prompt_tokens`.
+        """
+        block, keys = num_codes + 2, prompt_tokens + num_codes + 2
+        prefill = self.forward_flops(prompts * prompt_tokens**2, prompts * prompt_tokens, 0)
+        step = self.forward_flops(rows * block * keys, rows * block, rows * num_codes * codebook_size)
+        return prefill + steps * step
+
+    def reading_flops(self, prompt_tokens: int, new_tokens: int, classes: int) -> float:
+        """Writing `new_tokens` of text after a prompt with cached keys and values, logits over `classes` at one position.
+
+        Every step sees the whole of the cache's buffers, which have room for all tokens.
+        """
+        prefill = self.forward_flops(prompt_tokens**2, prompt_tokens, classes)
+        attended = (new_tokens - 1) * (prompt_tokens + new_tokens)
+        return prefill + self.forward_flops(attended, new_tokens - 1, (new_tokens - 1) * classes)
+
+    def decoding_bytes(self, context_tokens: float, rows: int, classes: int) -> float:
+        """Bytes in bfloat16 that one step of decoding reads: weights once, keys and values of every row."""
+        weights = 2 * (self.matrix_parameters + self.config.hidden_size * classes)
+        return weights + rows * context_tokens * self.cache_bytes_per_token
 
     @property
     def cache_bytes_per_token(self) -> int:

@@ -20,6 +20,8 @@ from unigen.models.weights import read_config
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
+    from unigen.sequence.visibility import DocumentMasks
+
 Tie = Literal["keep", True, False]
 
 
@@ -69,7 +71,7 @@ def hidden_states(
     model: Qwen2ForCausalLM,
     embeddings_RLD: Tensor,
     positions_RL: Tensor,
-    mask: Tensor | BlockMask | None,
+    mask: Tensor | BlockMask | DocumentMasks | None,
     cache: Cache | None = None,
     **options: Any,
 ) -> Tensor:

@@ -19,6 +19,8 @@ from unigen.models.projector import Projector
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
 
+    from unigen.sequence.visibility import DocumentMasks
+
 
 class UniGenConfig(PretrainedConfig):
     """Everything that a checkpoint must say of itself to be trained further, sampled from and evaluated."""
@@ -87,7 +89,7 @@ class UniGen(PreTrainedModel):
         self,
         input_ids_RL: Tensor,
         positions_RL: Tensor,
-        mask: Tensor | BlockMask | None,
+        mask: Tensor | BlockMask | DocumentMasks | None,
         features_KF: Tensor | None = None,
         feature_slots_K: Tensor | None = None,
         cache: Cache | None = None,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked-token drawing written plainly: one image at a time, the whole row computed again at every step.
+"""Masked-token drawing written plainly: the whole row computed again at every step.
 
-Legend: L positions of a row, V vocabulary, I codes of an image, C codebook size.
+`draw_codes_slowly` goes image by image and code by code. `draw_codes_from_whole_rows` is the released algorithm, with its
+cost: padded rows in a batch, a dense mask, logits of every position over the whole vocabulary.
+
+Legend: B images, R rows, P prompt columns, L positions of a row, V vocabulary, I codes of an image, C codebook size.
 """
 
 import math
@@ -10,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings
+from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, fix_and_remask, guided
 from unigen.models.unigen import UniGen
-from unigen.sequence.mask_schedule import masked_ratio
+from unigen.sequence.mask_schedule import masked_ratio, remasked_counts
 from unigen.sequence.vocabulary import Vocabulary
 
 
@@ -94,3 +97,55 @@ def _sample(probs_C: Tensor, uniform: float) -> int:
     cumulative_C = probs_C.cumsum(-1)
     reached = (cumulative_C >= uniform * cumulative_C[-1]).nonzero()
     return int(reached[0])
+
+
+@torch.no_grad()
+def draw_codes_from_whole_rows(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    unconditional: Sequence[int],
+    noise: MaskGitNoise,
+    settings: MaskGitSettings,
+) -> Tensor:
+    """The codes (B, I) that `generation.maskgit.draw_codes` must give for the same noise.
+
+    Only what a step decides from its logits is taken from there: how logits come about is what is compared.
+    """
+    rows = [list(prompt) for prompt in prompts]
+    if settings.has_guidance:
+        rows += [list(unconditional)] * len(prompts)
+    num_codes, width = noise.tokens_BSI.shape[2], max(map(len, rows))
+    prompt_RP = torch.tensor([[vocabulary.pad_id] * (width - len(row)) + row for row in rows], device=model.device)
+    lengths_R = torch.tensor([len(row) for row in rows], device=model.device)
+    mask_R1LL = _padded_mask(lengths_R, width, num_codes)
+    codes_BI = torch.zeros(len(prompts), num_codes, dtype=torch.long, device=model.device)
+    known_BI = torch.zeros_like(codes_BI, dtype=torch.bool)
+    counts = remasked_counts(num_codes, settings.steps, settings.mask_schedule)
+    for step, num_masked in enumerate(counts):
+        tokens_BI = (codes_BI + vocabulary.code_offset).masked_fill(~known_BI, vocabulary.mask_id)
+        tokens_RI = tokens_BI.repeat(len(rows) // len(prompts), 1)
+        start_R1 = torch.full_like(tokens_RI[:, :1], vocabulary.start_of_image)
+        end_R1 = torch.full_like(start_R1, vocabulary.end_of_image)
+        ids_RL = torch.cat([prompt_RP, start_R1, tokens_RI, end_R1], dim=1)
+        positions_RL = torch.arange(ids_RL.shape[1], device=model.device).expand_as(ids_RL)
+        logits_RLV = model(ids_RL, positions_RL, mask_R1LL) @ model.output_embedding_VD.T
+        codes = slice(vocabulary.code_offset, vocabulary.code_offset + vocabulary.codebook_size)
+        logits_BIC = guided(logits_RLV[:, width + 1 : -1, codes], settings)
+        draws = (noise.tokens_BSI[:, step], noise.confidence_BSI[:, step])
+        codes_BI, known_BI = fix_and_remask(
+            logits_BIC, known_BI, codes_BI, draws, temperature(settings, step), num_masked
+        )
+    return codes_BI
+
+
+def _padded_mask(lengths_R: Tensor, width: int, num_codes: int) -> Tensor:
+    """Who sees whom in rows whose prompts end at `width` (R, 1, L, L): text is causal, the image block sees itself."""
+    length = width + num_codes + 2
+    place_L = torch.arange(length, device=lengths_R.device)
+    is_causal_LL = place_L[None, :] <= place_L[:, None]
+    is_image_L = place_L >= width
+    is_seen_LL = is_causal_LL | (is_image_L[None, :] & is_image_L[:, None])
+    is_padding_RL = place_L[None, :] < width - lengths_R[:, None]
+    # Padding sees padding, so that no row of the softmax is empty.
+    return (is_seen_LL & (is_padding_RL[:, None, :] == is_padding_RL[:, :, None]))[:, None]

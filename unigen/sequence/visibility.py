@@ -9,8 +9,10 @@ Legend: R packed rows, L positions of a row.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,28 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask  # imported where it is used: it takes seconds
+
+
+SHORT_ROW = 512
+"""Up to this length of a row, off CUDA, one call with a mask of the whole row costs less than a call for each document."""
+
+_Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DocumentMasks:
+    """The mask of packed rows document by document: nothing is computed between documents, or for padding."""
+
+    rows: list[list[DocumentMask]]
+    """The documents of each row, from left to right."""
+
+
+@dataclass(frozen=True)
+class DocumentMask:
+    start: int
+    stop: int
+    seen_11LL: Tensor | None
+    """Boolean mask of the document's own positions; None where it is causal."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +70,45 @@ class Visible:
         causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
         return (same_document & (causal | self.open_RL[:, None, :] | same_block))[:, None]
 
+    def by_document(self) -> DocumentMasks:
+        """The same without the empty parts between documents, which are most of a long row."""
+        is_plain_RL = (self.blocks_RL < 0) & ~self.open_RL
+        rows = []
+        for row, documents in enumerate(self.documents_RL.tolist()):
+            found, start = [], 0
+            for number, run in groupby(documents):
+                stop = start + len(list(run))
+                if number >= 0:
+                    is_causal = bool(is_plain_RL[row, start:stop].all())
+                    found.append(DocumentMask(start, stop, None if is_causal else self._part(row, start, stop).dense()))
+                start = stop
+            rows.append(found)
+        return DocumentMasks(rows)
+
+    def _part(self, row: int, start: int, stop: int) -> Visible:
+        place = (slice(row, row + 1), slice(start, stop))
+        return Visible(self.documents_RL[place], self.blocks_RL[place], self.open_RL[place])
+
     def block_mask(self) -> BlockMask:
-        """The same for FlexAttention on CUDA, without ever holding an L x L mask."""
+        """The same for FlexAttention on CUDA, without ever holding an L x L mask.
+
+        It is good until the next one of its shape is made, so: forward and backward of one batch before the next.
+        """
         from torch.nn.attention.flex_attention import create_block_mask
 
         num_rows, length = self.documents_RL.shape
         return create_block_mask(
-            self._rule(), num_rows, None, length, length, device=str(self.documents_RL.device), _compile=True
+            self._standing_rule(), num_rows, None, length, length, device=str(self.documents_RL.device), _compile=True
         )
 
-    def _rule(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    def _standing_rule(self) -> _Rule:
+        """The rule, as one and the same function for all batches of a shape: FlexAttention compiles each function anew."""
+        standing, sees = _standing(str(self.documents_RL.device), *self.documents_RL.shape)
+        for name, tensor in vars(standing).items():
+            tensor.copy_(getattr(self, name))
+        return sees
+
+    def _rule(self) -> _Rule:
         documents, blocks, is_open = self.documents_RL, self.blocks_RL, self.open_RL
 
         def sees(row: Tensor, _head: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -64,6 +117,17 @@ class Visible:
 
         return sees
 
-    def mask(self) -> Tensor | BlockMask:
+    def mask(self) -> Tensor | DocumentMasks | BlockMask:
         """What attention takes on this device."""
-        return self.block_mask() if self.documents_RL.is_cuda else self.dense()
+        if self.documents_RL.is_cuda:
+            return self.block_mask()
+        return self.dense() if self.documents_RL.shape[1] <= SHORT_ROW else self.by_document()
+
+
+@functools.lru_cache(maxsize=16)
+def _standing(device: str, num_rows: int, length: int) -> tuple[Visible, _Rule]:
+    """Tensors that stay where they are, to be filled for each batch, and the rule that reads them."""
+    numbers = {name: torch.zeros(num_rows, length, dtype=torch.long, device=device) for name in ("documents", "blocks")}
+    is_open_RL = torch.zeros(num_rows, length, dtype=torch.bool, device=device)
+    standing = Visible(numbers["documents"], numbers["blocks"], is_open_RL)
+    return standing, standing._rule()

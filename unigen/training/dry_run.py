@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from unigen.config.schema import Config
@@ -12,9 +12,12 @@ from unigen.data.sources import open_source
 from unigen.errors import ConfigError, DataError
 from unigen.models.cost import H200_BFLOAT16_FLOPS, count_parameters
 from unigen.training.meta_model import MetaModels, build_on_meta
+from unigen.training.recompute import choose_recompute
 from unigen.training.step_cost import memory_per_gpu, sharded_totals, step_flops, step_load
 
 GPU = "H200"
+GPU_BYTES = 141 * 10**9
+"""Its memory (NVIDIA's data sheet)."""
 SECONDS_PER_DAY = 86400
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -46,6 +49,8 @@ class RunPlan:
     peak_flops: float
     mfu: float
     gpu_days: float | None
+    recompute: str
+    """Activations that are computed again; `auto` is resolved for the GPU's memory under DDP."""
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,6 +70,9 @@ def plan_run(config: Config, mfu: float) -> RunPlan:
     if not 0.0 < mfu <= 1.0:
         raise ConfigError(f"--mfu is {mfu}; give the share of the GPU's peak that you expect, such as 0.4")
     models = build_on_meta(config)
+    if config.training.recompute == "auto":
+        kind = choose_recompute(models, "ddp", GPU_BYTES)
+        models.config = config = replace(config, training=replace(config.training, recompute=kind))
     load, flops, steps = step_load(models), step_flops(models), _num_steps(config)
     needs, unigen = memory_per_gpu(models, load), models.unigen_config
     days = None if steps is None else steps * flops["total"] / (H200_BFLOAT16_FLOPS * mfu) / SECONDS_PER_DAY
@@ -87,6 +95,7 @@ def plan_run(config: Config, mfu: float) -> RunPlan:
         peak_flops=H200_BFLOAT16_FLOPS,
         mfu=mfu,
         gpu_days=days,
+        recompute=config.training.recompute,
         notes=models.notes,
     )
 
@@ -145,6 +154,7 @@ def _describe_cost(plan: RunPlan) -> list[str]:
     lines = [
         f"operations      at most {_listed(plan.flops_per_step, 'FLOP')} a step",
         f"memory per GPU  about {_listed(plan.memory_per_gpu, 'B')}",
+        f"  with          recompute {plan.recompute}",
         f"  by backend    {_listed(plan.memory_per_gpu_by_backend, 'B')} on {plan.num_gpus} GPUs",
     ]
     if plan.steps is None or plan.gpu_days is None:

@@ -8,14 +8,15 @@ number of ranks changes them (in the stages that train on rows; contrastive and 
 
 import math
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from unigen.config.load import save_config
@@ -24,26 +25,49 @@ from unigen.data.batch import Batch, Sample
 from unigen.data.loader import StepLoader
 from unigen.data.mixture import SampleStream, epoch_steps
 from unigen.data.sources import open_mixture, task_sizes
+from unigen.data.staging import stage_shards
 from unigen.errors import ConfigError, TrainingError
-from unigen.training.checkpoint import Checkpointer, TrainState, is_sharded
+from unigen.training.backend import open_backend
+from unigen.training.checkpoint import Checkpointer, SaveReport, TrainState
+from unigen.training.compilation import compile_blocks
 from unigen.training.ema import Ema
+from unigen.training.heartbeat import Heartbeat
 from unigen.training.metrics import MetricsLog
 from unigen.training.optimizer import build_optimizer, freeze
+from unigen.training.recompute import resolve_recompute, set_recompute
+from unigen.training.save_policy import TimeLimit
 from unigen.training.schedule import learning_rate_factor
-from unigen.training.signals import REQUEUE_EXIT_CODE, StopRequest
+from unigen.training.signals import REQUEUE_EXIT_CODE, StopRequest, ask_for_requeue, forget_requeue
 from unigen.training.speed import SpeedMeter, Stopwatch
 from unigen.training.stages.registry import build_stage
-from unigen.training.stages.stage import Stage
 from unigen.training.validation import ValidationImages
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """What all ranks agree on before a step: terms of each loss, batches a rank runs, and whether someone was told to stop."""
+class _Word:
+    """What one rank tells the others before a step."""
 
     counts: dict[str, int]
     num_batches: int
-    stop: bool
+    stop: str | None
+    """Why this rank asks to stop, if it does."""
+    save: bool
+    """Its clock says that a checkpoint is due; the first rank's is believed."""
+    save_report: SaveReport
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What all ranks agreed on before a step, and this rank's share of it."""
+
+    counts: dict[str, int]
+    """Terms of each loss, over all ranks."""
+    batches: list[Batch]
+    """As many as on the rank that has the most; empty ones fill up."""
+    stop: str | None
+    """Why some rank was told to stop after this step, if one was."""
+    save: bool
+    """A checkpoint is due after this step."""
 
 
 class Trainer:
@@ -52,50 +76,84 @@ class Trainer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.output_dir = Path(config.experiment.output_dir)
-        self.accelerator = _accelerator(config)
+        self.backend = open_backend(config)
+        self.accelerator = self.backend.accelerator
+        torch.set_float32_matmul_precision("high" if config.training.enable_tf32 else "highest")
+        self.time_limit = TimeLimit.of(config.experiment, os.environ, time.time())
         if self.accelerator.is_main_process:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            save_config(config, self.output_dir / "config.yaml")
+            self._begin_folder()
         self.stage = build_stage(config, self.accelerator.device).train()  # loaded models come in eval mode
         freeze(self.stage, config.training.freeze)
-        _set_recompute(self.stage, config.training.recompute)
+        self.recompute = resolve_recompute(
+            config, self.backend.name, self.accelerator.num_processes, self.accelerator.device
+        )
+        set_recompute(self.stage, self.recompute)
         self.loader, self.num_steps = self._data()
-        optimizer = build_optimizer(self.stage, config.optimizer)
-        self._peak_rates = [group["lr"] for group in optimizer.param_groups]
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.stage, optimizer)
+        self.backend.prepare(self.stage, lambda stage: build_optimizer(stage, config.optimizer))
+        if config.training.compile == "blocks":
+            compile_blocks(self.stage, self.backend.name)
+        self._peak_rates = [group["lr"] for group in self.backend.optimizer.param_groups]
         decay = config.training.ema_decay
-        if decay and is_sharded(self.accelerator):
+        if decay and self.backend.is_sharded:
             raise ConfigError("training.ema_decay needs whole weights on a rank; set it to null with FSDP or DeepSpeed")
-        self.ema = Ema(self.accelerator.unwrap_model(self.wrapped), decay) if decay else None
+        self.ema = Ema(self.stage, decay) if decay else None
         self.state = TrainState()
         self.speed = SpeedMeter()
-        self.checkpoints = Checkpointer(
-            self.accelerator, config, self.stage, self.wrapped, self.optimizer, self.loader, self.ema
-        )
-        self._trained = [parameter for parameter in self.wrapped.parameters() if parameter.requires_grad]
+        self.checkpoints = Checkpointer(self.backend, config, self.stage, self.loader, self.ema)
 
-    def run(self) -> int:
-        """Train to the last step; returns the exit code of the process."""
+    def run(self, stop: StopRequest) -> int:
+        """Train to the last step, or to that in which `stop` is set; returns the exit code of the process."""
         found = self.checkpoints.find()
         if found is not None:
             self.state = self.checkpoints.load(found)
-        log = MetricsLog(self.accelerator, self.output_dir, self.state.step, self.num_steps)
-        if found is not None:
-            log.say(f"going on from {found}")
-        validation = ValidationImages(self.config, self.stage, self.accelerator, self.output_dir)
-        with StopRequest() as stop:
-            for metrics in self._steps(stop):
-                log.advance()
-                if metrics:
-                    log.write(self.state.step, metrics)
-                validation.draw_if_due(self.state.step)
-        log.say(f"data: {self.loader.faults.describe() or 'no bad records'}")
-        log.close()
-        return REQUEUE_EXIT_CODE if stop.is_set and self.state.step < self.num_steps else 0
+        validation = ValidationImages(self.config, self.stage, self.backend, self.output_dir)
+        with self._heartbeat() as heart:
+            with MetricsLog(self.accelerator, self.config, self.state.step, self.num_steps) as log:
+                if found is not None:
+                    log.say(f"going on from {found}")
+                if self.config.training.recompute == "auto":
+                    log.say(f"training.recompute=auto: {self.recompute}")
+                for metrics in self._steps(stop):
+                    log.advance()
+                    if metrics:
+                        log.write(self.state.step, metrics)
+                    validation.draw_if_due(self.state.step)
+                    heart.beat(self.state.step)
+                self.checkpoints.finish()
+                log.say(f"data: {self.loader.faults.describe() or 'no bad records'}")
+                is_stopped = self.state.step < self.num_steps
+                if is_stopped:
+                    log.say(f"stopped after step {self.state.step} ({stop.reason}); saved, and to be started again")
+            if is_stopped and self.accelerator.is_main_process:
+                ask_for_requeue(self.output_dir)
+            self.accelerator.wait_for_everyone()  # a launcher ends all ranks as soon as one has ended
+        self.accelerator.state.destroy_process_group()
+        return REQUEUE_EXIT_CODE if is_stopped else 0
+
+    def _begin_folder(self) -> None:
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            save_config(self.config, self.output_dir / "config.yaml")
+            forget_requeue(self.output_dir)
+        except OSError as error:
+            raise ConfigError(
+                f"experiment.output_dir: cannot write into {self.output_dir} ({error.strerror}); name a folder of your own"
+            ) from error
+
+    def _heartbeat(self) -> Heartbeat:
+        life = [uuid.uuid4().hex]
+        broadcast_object_list(life)
+        minutes = self.config.experiment.stuck_after_minutes
+        rank, num_ranks = self.accelerator.process_index, self.accelerator.num_processes
+        stuck_after = None if minutes is None else 60 * minutes
+        return Heartbeat(self.output_dir, rank, num_ranks, life[0], self.state.step, stuck_after)
 
     def _data(self) -> tuple[StepLoader[Sample], int]:
         config, wanted = self.config, self.config.training
-        mixture = open_mixture(config.data, config.experiment.seed)
+        staged = stage_shards(config.data)
+        if staged is not None:
+            self.accelerator.print(staged)
+        mixture = open_mixture(config.data, config.experiment.seed, config.model)
         steps = wanted.steps
         if steps is None:
             epoch = epoch_steps(task_sizes(mixture), wanted.samples_per_step, config.data.epoch_ends)
@@ -117,7 +175,7 @@ class Trainer:
         return loader, steps
 
     def _steps(self, stop: StopRequest) -> Iterator[dict[str, float]]:
-        """Do the steps that are left; yields metrics, empty but for every `log_every`-th step, the first and the last."""
+        """Do the steps that are left; yields metrics, empty but for every `log_every`-th step, the first, and those saved."""
         watch, window = Stopwatch(), _Window()
         every = self.config.experiment.log_every
         steps = iter(self.loader)
@@ -125,88 +183,73 @@ class Trainer:
             samples = next(steps)
             waited = watch.lap()
             plan = self._agree(samples, stop)
-            window.add(plan.counts, *self._step(samples, plan))
+            window.add(plan.counts, *self._step(plan))
             seconds = waited + watch.lap()
             self.speed.count_step(len(samples), seconds, waited)
             self.state.seconds += seconds
             self.state.num_samples += len(samples) * self.accelerator.num_processes
-            is_due = self.state.step % every == 0 or self.state.step in (1, self.num_steps)
+            saves = plan.save or plan.stop is not None or self.state.step == self.num_steps
+            # Before a checkpoint too: a run that goes on from it begins a new mean, and no step may be left out of all.
+            is_due = saves or self.state.step % every == 0 or self.state.step == 1
             yield self._metrics(window) if is_due else {}
-            self._checkpoint_if_due(plan.stop)
-            if plan.stop:
-                stop.is_set = True
+            if saves:
+                self.checkpoints.save(self.state)
+            if plan.stop is not None:
+                stop.reason = plan.stop
                 return
             watch.lap()
 
     def _agree(self, samples: Sequence[Sample], stop: StopRequest) -> StepPlan:
-        """Sum the counts over ranks, take the largest number of batches, and stop if any rank was asked to."""
-        counts = self.stage.counts(samples)
-        self._batches = list(self.stage.batches(samples))
-        if self.accelerator.num_processes == 1:
-            return StepPlan(counts, len(self._batches), stop.is_set)
-        told = gather_object([(counts, len(self._batches), stop.is_set)])
-        names = dict.fromkeys(name for part, _, _ in told for name in part)
-        total = {name: sum(part.get(name, 0) for part, _, _ in told) for name in names}
-        return StepPlan(total, max(number for _, number, _ in told), any(asked for _, _, asked in told))
+        """Sum the counts over ranks, take the largest number of batches; any rank may stop all, the first one's clock rules."""
+        counts, batches = self.stage.counts(samples), list(self.stage.batches(samples))
+        reason = "the job's time limit is near" if self.time_limit.is_near(time.time()) else stop.reason
+        is_due = self.checkpoints.is_due(self.state.step + 1)
+        told = gather_object([_Word(counts, len(batches), reason, is_due, self.checkpoints.report())])
+        self.checkpoints.hear([word.save_report for word in told])
+        names = dict.fromkeys(name for word in told for name in word.counts)
+        total = {name: sum(word.counts.get(name, 0) for word in told) for name in names}
+        missing = max(word.num_batches for word in told) - len(batches)
+        filled = [*batches, *(self.stage.empty_batch() for _ in range(missing))]
+        return StepPlan(total, filled, next((word.stop for word in told if word.stop is not None), None), told[0].save)
 
-    def _step(self, samples: Sequence[Sample], plan: StepPlan) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _step(self, plan: StepPlan) -> tuple[dict[str, Tensor], Tensor]:
         """One update; returns the summed losses of this rank and the gradient's norm."""
-        batches = [*self._batches, *(self.stage.empty_batch() for _ in range(plan.num_batches - len(self._batches)))]
         scales = self._scales(plan)
         self._set_learning_rate()
-        self.accelerator.gradient_accumulation_steps = len(batches)
-        self.accelerator.step = 0
         sums: dict[str, Tensor] = {}
         totals = []
-        for batch in batches:
-            with self.accelerator.accumulate(self.wrapped):
-                total, parts = self._backward(batch, scales, len(batches))
-                totals.append(total)
-                for name, value in parts.items():
-                    sums[name] = sums.get(name, 0) + value
-        norm = self._update(totals)
+        for number, batch in enumerate(plan.batches, start=1):
+            with self.backend.micro_batch(is_last=number == len(plan.batches)):
+                total, parts = self.backend.forward(self.stage.encode(batch.to(self.accelerator.device)), scales)
+                self.backend.backward(total)
+            self.speed.count_batch(batch, self.stage.training_flops(batch))
+            totals.append(total.detach())
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value
+        norm = self._update(plan, totals)
         self.state.step += 1
         return sums, norm
-
-    def _backward(self, batch: Batch, scales: dict[str, float], num_batches: int) -> tuple[Tensor, dict[str, Tensor]]:
-        moved = self.stage.encode(batch.to(self.accelerator.device))
-        total, parts = self.wrapped(moved, scales)
-        self.speed.count_batch(batch, self.stage.training_flops(batch))
-        # accelerate divides by the number of accumulated batches; our scales are whole already.
-        is_divided = self.accelerator.distributed_type != DistributedType.DEEPSPEED
-        self.accelerator.backward(total * num_batches if is_divided else total)
-        return total.detach(), parts
 
     def _scales(self, plan: StepPlan) -> dict[str, float]:
         """Factor of each loss's sum. Gradients are averaged over ranks, hence the number of processes."""
         weights, ranks = self.config.training.loss_weights, self.accelerator.num_processes
         return {name: weights.get(name, 1.0) * ranks / count for name, count in plan.counts.items() if count}
 
-    def _update(self, totals: list[Tensor]) -> Tensor | None:
-        """Clip, step and clear; a step with a non-finite loss or gradient is skipped and counted."""
-        clip = self.config.training.gradient_clipping
-        norm = self.accelerator.clip_grad_norm_(self._trained, clip if clip > 0 else math.inf)
-        loss = torch.stack(totals).sum()
-        if norm is not None and hasattr(norm, "full_tensor"):
-            norm = norm.full_tensor()
-        judged = loss if norm is None else norm
-        if not bool(torch.isfinite(torch.as_tensor(judged))):
-            self._skip(totals)
-        else:
-            self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update()
-        self.optimizer.zero_grad()
-        return None if norm is None else torch.as_tensor(norm)
+    def _update(self, plan: StepPlan, totals: list[Tensor]) -> Tensor:
+        """Take the step; one whose gradient is not finite is skipped and counted."""
+        norm = self.backend.update(self.config.training.gradient_clipping)
+        if not bool(torch.isfinite(norm)):
+            self._report_skipped(plan, totals)
+        elif self.ema is not None:
+            self.ema.update()
+        return norm
 
-    def _skip(self, totals: list[Tensor]) -> None:
+    def _report_skipped(self, plan: StepPlan, totals: list[Tensor]) -> None:
         self.state.num_non_finite += 1
         step, limit = self.state.step + 1, self.config.training.max_non_finite_steps
-        bad = [
-            batch.keys for batch, total in zip(self._batches, totals, strict=False) if not bool(torch.isfinite(total))
-        ]
-        # All ranks come here together: they judge the same norm.
-        told = gather_object([(self.accelerator.process_index, key) for group in bad for key in group])
+        bad = [batch.keys for batch, total in zip(plan.batches, totals, strict=True) if not bool(torch.isfinite(total))]
+        # All ranks come here together: they judge the same norm. Samples of empty batches have no key.
+        told = gather_object([(self.accelerator.process_index, key) for group in bad for key in group if key])
         shown = ", ".join(f"{key} (rank {rank})" for rank, key in told[:8])
         more = f", ... ({len(told)} in all)" if len(told) > 8 else ""
         what = f"the loss is not finite, samples {shown}{more}" if told else "no loss but its gradient is not finite"
@@ -219,25 +262,20 @@ class Trainer:
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.config.schedule, self.state.step, self.num_steps)
-        for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
+        for group, peak in zip(self.backend.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
 
     def _metrics(self, window: "_Window") -> dict[str, float]:
         return {
             **window.means(self.accelerator, self.config.training.loss_weights),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.backend.optimizer.param_groups[0]["lr"],
             **self.speed.report(self.accelerator.num_processes),
             "time/seconds": self.state.seconds,
             "training/samples": self.state.num_samples,
             "training/non_finite_steps": self.state.num_non_finite,
+            **self.checkpoints.metrics(),
             **self.loader.faults.summary(),
         }
-
-    def _checkpoint_if_due(self, stop: bool) -> None:
-        every = self.config.experiment.checkpoint_every
-        is_last = self.state.step == self.num_steps
-        if stop or is_last or (every > 0 and self.state.step % every == 0):
-            self.checkpoints.save(self.state)
 
 
 class _Window:
@@ -248,9 +286,9 @@ class _Window:
         self._counts: dict[str, int] = {}
         self._norm: Tensor | None = None
 
-    def add(self, counts: dict[str, int], sums: dict[str, Tensor], norm: Tensor | None) -> None:
+    def add(self, counts: dict[str, int], sums: dict[str, Tensor], norm: Tensor) -> None:
         self._norm = norm
-        if norm is not None and not bool(torch.isfinite(norm)):
+        if not bool(torch.isfinite(norm)):
             return  # the step was skipped; its losses would make the means of the others useless
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0) + value
@@ -271,61 +309,3 @@ class _Window:
             found["training/gradient_norm"] = float(self._norm)
         self._sums, self._counts = {}, {}
         return found
-
-
-def _accelerator(config: Config) -> Accelerator:
-    """The launcher's environment decides the backend; the configuration decides precision, clipping and trackers."""
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.training.precision == "bfloat16" else "no",
-        log_with=list(config.experiment.trackers) or None,
-        project_dir=config.experiment.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    torch.set_float32_matmul_precision("high" if config.training.enable_tf32 else "highest")
-    plugin = accelerator.state.deepspeed_plugin
-    if plugin is not None:
-        plugin.deepspeed_config["gradient_clipping"] = config.training.gradient_clipping
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
-        plugin.deepspeed_config["gradient_accumulation_steps"] = 1
-        plugin.deepspeed_config["zero_allow_untested_optimizer"] = True
-    if config.experiment.trackers:
-        Path(config.experiment.output_dir).mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers(config.experiment.project, init_kwargs=_tracker_options(config))
-    return accelerator
-
-
-def _tracker_options(config: Config) -> dict[str, dict[str, Any]]:
-    options = {"name": config.experiment.name, "dir": config.experiment.output_dir}
-    if "wandb" in config.experiment.trackers and "WANDB_MODE" not in os.environ:
-        import wandb
-
-        options["mode"] = "online" if wandb.api.api_key else "offline"
-    return {"wandb": options}
-
-
-def _set_recompute(stage: Stage, recompute: str) -> None:
-    if recompute == "none":
-        return
-    enable = getattr(stage.model, "gradient_checkpointing_enable", None)
-    if enable is None or not getattr(stage.model, "supports_gradient_checkpointing", False):
-        raise ConfigError(f"training.recompute is {recompute}, but this model cannot recompute; set it to none")
-    options: dict[str, Any] = {"use_reentrant": False}
-    if recompute == "selective":
-        options["context_fn"] = _keep_matrix_products
-    enable(gradient_checkpointing_kwargs=options)
-
-
-def _keep_matrix_products() -> Any:
-    """Recompute everything but matrix products, and SDPA's attention: little to compute again, most of the memory saved."""
-    from torch.utils.checkpoint import create_selective_checkpoint_contexts
-
-    aten = torch.ops.aten
-    return create_selective_checkpoint_contexts(
-        [
-            aten.mm.default,
-            aten.addmm.default,
-            aten._scaled_dot_product_flash_attention.default,
-            aten._scaled_dot_product_efficient_attention.default,
-            aten._scaled_dot_product_flash_attention_for_cpu.default,
-        ]
-    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import SiglipTextConfig, SiglipVisionConfig
 
+from unigen.config.checks import reads_codes
 from unigen.models.cost import (
     ADAMW_BYTES_PER_PARAMETER,
     LanguageModelCost,
@@ -79,8 +80,8 @@ def _row_stage_flops(models: MetaModels) -> dict[str, float]:
     tower, length, total = models.vision_tower, unigen.row_length, sum(samples.values())
     cost = LanguageModelCost(unigen.llm_config)
     logits = sum(count * _logits_of(task, models) for task, count in samples.items())
-    drawn, read = samples.get("t2i", 0), samples.get("mmu", 0)
-    coded = drawn + (read if tower is None else 0)
+    read = samples.get("mmu", 0)
+    coded = sum(samples.get(task, 0) for task in ("t2i", "mmu") if _encodes_images(models, task))
     flops = {
         "language_model": 3 * cost.forward_flops(total * length**2, total * length, logits),
         "image_tokenizer": coded * encode_on_meta(models.image_tokenizer, unigen.image_resolution).flops,
@@ -89,6 +90,12 @@ def _row_stage_flops(models: MetaModels) -> dict[str, float]:
         flops["vision_tower"] = read * vision_tower_flops(tower)
         flops["projector"] = 3 * 2 * models.parameters["projector"] * read * tower.max_tokens
     return flops
+
+
+def _encodes_images(models: MetaModels, task: str) -> bool:
+    """Whether images of a task go through the image tokenizer in the step; not where their codes were computed ahead."""
+    sources = [source for source in models.config.data.sources.values() if source.task == task and source.weight > 0]
+    return reads_codes(models.config, task) and any(source.format != "codes" for source in sources)
 
 
 def _logits_of(task: str, models: MetaModels) -> float:

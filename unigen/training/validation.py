@@ -5,11 +5,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from unigen.config.schema import Config
 from unigen.errors import ConfigError
+from unigen.training.backend import Backend
 from unigen.training.stages.stage import Stage
 
 SHIPPED_PROMPTS = files("unigen.data") / "prompts" / "validation.txt"
@@ -18,14 +17,14 @@ SHIPPED_PROMPTS = files("unigen.data") / "prompts" / "validation.txt"
 class ValidationImages:
     """`validation/step-<n>/<prompt number>.png`, and the trackers that show images."""
 
-    def __init__(self, config: Config, stage: Stage, accelerator: Accelerator, output_dir: Path) -> None:
+    def __init__(self, config: Config, stage: Stage, backend: Backend, output_dir: Path) -> None:
         self._settings = config.training.validation
-        self._stage, self._accelerator = stage, accelerator
+        self._stage, self._accelerator = stage, backend.accelerator
         self._folder = output_dir / "validation"
         self._prompts = self._read_prompts() if self._settings.every else []
         if self._settings.every and type(stage).draw_validation is Stage.draw_validation:
             raise ConfigError(f"stage {config.stage} draws no images from prompts; set training.validation.every to 0")
-        if self._settings.every and not _has_whole_weights(accelerator):
+        if self._settings.every and not backend.has_whole_weights:
             raise ConfigError(
                 "training.validation.every needs whole weights on a rank; set it to 0 with FSDP or ZeRO-3"
             )
@@ -64,9 +63,3 @@ class ValidationImages:
             if tracker.name == "wandb" and self._accelerator.is_main_process:
                 images = [Image.open(path) for path in sorted(folder.glob("*.png"))]
                 tracker.log_images({"validation/images": images}, step=step)
-
-
-def _has_whole_weights(accelerator: Accelerator) -> bool:
-    """One rank alone cannot run a model whose weights lie on all of them."""
-    plugin = accelerator.state.deepspeed_plugin
-    return accelerator.distributed_type != DistributedType.FSDP and (plugin is None or plugin.zero_stage < 3)

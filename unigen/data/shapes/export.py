@@ -21,19 +21,23 @@ from PIL import Image
 
 from unigen.data.shapes.captions import long_caption, short_caption
 from unigen.data.shapes.prompts import geneval_prompts
-from unigen.data.shapes.questions import ANSWERS, Question, QuestionBook
+from unigen.data.shapes.questions import Question, QuestionBook
 from unigen.data.shapes.render import render
 from unigen.data.shapes.scene import TAGS, Scene, sample_scene
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 NUM_SHARDS = 16
 NUM_TEXT_FILES = 4
 
 _IMAGES, _CONVERSATIONS, _TEXT, _EVALUATION = range(4)  # independent streams of one seed
 _TURNS_PER_IMAGE = 3
+# Which colour belongs to which of two objects takes far longer to learn than one object does.
+_ROUND_OF_TAGS = (*TAGS, "two_object", "position", "color_attr")
+DESCRIPTION_REQUEST = "Describe this image in detail."
+_DESCRIPTION_PERIOD = 3  # every third image of the conversations is described, the others are asked about
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class WorldSize:
 
     resolution: int = 32
     num_images: int = 20_000
-    num_question_images: int = 6_000
+    num_question_images: int = 9_000
     num_text_lines: int = 20_000
     num_held_out_questions: int = 400
     vocab_size: int = 512
@@ -114,11 +118,11 @@ def _stream(seed: int, purpose: int) -> np.random.Generator:
 
 
 def _scenes(count: int, rng: np.random.Generator) -> Iterator[Scene]:
-    """Training scenes: every tag equally often, in a new order every round."""
+    """Training scenes: the tags of a round in a new order every round."""
     for index in range(count):
-        if index % len(TAGS) == 0:
-            order = rng.permutation(TAGS)
-        yield sample_scene(str(order[index % len(TAGS)]), rng)
+        if index % len(_ROUND_OF_TAGS) == 0:
+            order = rng.permutation(_ROUND_OF_TAGS)
+        yield sample_scene(str(order[index % len(_ROUND_OF_TAGS)]), rng)
 
 
 def _write_shards(folder: Path, rng: np.random.Generator, size: WorldSize) -> int:
@@ -145,20 +149,24 @@ def _write_conversations(folder: Path, rng: np.random.Generator, size: WorldSize
     book = QuestionBook()
     conversations: list[dict[str, Any]] = []
     for index in range(size.num_question_images):
-        scene = book.sample_scene(rng)
-        turns = _turns(book.ask(scene, _TURNS_PER_IMAGE, rng))
+        if index % _DESCRIPTION_PERIOD:
+            scene = book.sample_scene(rng)
+            turns = _turns([(asked.question, asked.answer) for asked in book.ask(scene, _TURNS_PER_IMAGE, rng)])
+        else:
+            scene = sample_scene(TAGS[index // _DESCRIPTION_PERIOD % len(TAGS)], rng)
+            turns = _turns([(DESCRIPTION_REQUEST, long_caption(scene, rng))])
         name = f"images/{index:06d}.png"
         (folder / name).write_bytes(_png(render(scene, size.resolution)))
         conversations.append({"id": f"shapes-{index:06d}", "image": name, "conversations": turns})
     (folder / "shapes.json").write_text(json.dumps(conversations, indent=1) + "\n")
-    return sum(map(book.num_asked, ANSWERS))
+    return sum(len(conversation["conversations"]) // 2 for conversation in conversations)
 
 
-def _turns(questions: Sequence[Question]) -> list[dict[str, str]]:
+def _turns(exchanges: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     turns = []
-    for index, asked in enumerate(questions):
+    for index, (question, answer) in enumerate(exchanges):
         mark = "<image>\n" if index == 0 else ""
-        turns += [{"from": "human", "value": mark + asked.question}, {"from": "gpt", "value": asked.answer}]
+        turns += [{"from": "human", "value": mark + question}, {"from": "gpt", "value": answer}]
     return turns
 
 

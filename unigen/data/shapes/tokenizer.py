@@ -7,9 +7,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from unigen.data.captions import load_prompts
 from unigen.data.shapes.captions import long_caption, short_caption
 from unigen.data.shapes.questions import QuestionBook
 from unigen.data.shapes.scene import TAGS, Scene, sample_scene
+from unigen.sequence.templates.unigen import SYSTEM_MESSAGE
 
 PAD_TOKEN = "<|endoftext|>"
 START_TOKEN = "<|im_start|>"
@@ -26,12 +28,14 @@ _NUM_CORPUS_LINES = 3000
 
 
 def corpus(seed: int, num_lines: int) -> Iterator[str]:
-    """Lines of every kind of text of this world: short captions (worded like prompts), long ones, questions, answers."""
+    """Lines of every kind of text of this world: captions short (worded like prompts) and long, questions, answers, requests."""
     rng = np.random.default_rng([seed, 0])
     book = QuestionBook()
+    requests = [*load_prompts("short"), *load_prompts("long")]
     for index in range(num_lines):
         scene = sample_scene(TAGS[index % len(TAGS)], rng)
-        yield "\n".join([short_caption(scene, rng), long_caption(scene, rng), _chat(scene, book, rng)])
+        request = requests[index % len(requests)]
+        yield "\n".join([short_caption(scene, rng), long_caption(scene, rng), _chat(scene, book, rng), request])
 
 
 def train_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
@@ -61,4 +65,4 @@ def train_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
 
 def _chat(scene: Scene, book: QuestionBook, rng: np.random.Generator) -> str:
     turns = [f"user\n{asked.question}\nassistant\n{asked.answer}" for asked in book.ask(scene, 2, rng)]
-    return "\n".join(["system", *turns])
+    return "\n".join(["system", SYSTEM_MESSAGE, *turns])

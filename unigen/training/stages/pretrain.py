@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-training of UniGen: masked image codes, text after image codes, running text (arXiv 2505.14682, section 3.2).
 
-Legend: R rows, L positions, T supervised positions, N images, I codes of an image.
+Legend: N images, I codes of an image.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,26 +11,26 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from unigen.config.folders import portable_path
-from unigen.config.schema import TASKS, Config
+from unigen.config.schema import Config
 from unigen.data.batch import Batch, Sample, collate, count_targets, fill_codes, pack_batches
 from unigen.data.draws import Draws
 from unigen.data.preparation import RowPreparer, VisionPreparation
 from unigen.data.sample import RawSample
-from unigen.generation.unigen import UnigenPipeline
+from unigen.generation.unigen import UnigenPipeline, image_codes
 from unigen.models.adapters import AdapterBase, load_adapter_weights, save_adapter
 from unigen.models.checkpoints import load_unigen, save_unigen
 from unigen.models.cost import training_flops
 from unigen.models.image_tokenizers.registry import ImageTokenizer
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
-from unigen.objectives.token_prediction import token_prediction_loss
 from unigen.sequence.layout import Document, text
 from unigen.sequence.templates.unigen import UnigenTemplate
 from unigen.sequence.vocabulary import Vocabulary
+from unigen.training.stages.row_losses import row_losses
 from unigen.training.stages.stage import Stage
 
 
@@ -60,6 +60,7 @@ def row_preparer(
         mask_schedule=training.mask_schedule,
         min_mask_ratio=training.min_mask_ratio,
         vision=None if tower is None else VisionPreparation(tower.preprocess, tower.num_tokens),
+        num_crops=config.data.image_crops,
     )
 
 
@@ -115,26 +116,13 @@ class PretrainStage(Stage):
     def encode(self, batch: Batch) -> Batch:
         if not batch.code_images:
             return batch
-        codes_NI = self._frozen[0].encode(torch.stack(batch.code_images))
-        return fill_codes(batch, codes_NI, self._vocabulary)
+        return fill_codes(batch, image_codes(self._frozen[0], batch.code_images), self._vocabulary)
 
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-        hidden_RLD = self.model(
-            batch.input_ids_RL, batch.positions_RL, batch.visible.mask(), batch.features_KF, batch.feature_slots_K
-        )
-        tasks_T = batch.tasks_RL.flatten()[batch.supervised_T]
-        scale_of_task = torch.tensor([scales.get(task, 0.0) for task in TASKS], device=tasks_T.device)
-        vocabulary = self._vocabulary
-        total, losses_T = token_prediction_loss(
-            hidden_RLD.flatten(0, 1)[batch.supervised_T],
-            self.model.output_embedding_VD,
-            batch.targets_RL.flatten()[batch.supervised_T],
-            scale_of_task[tasks_T],
-            slice(vocabulary.code_offset, vocabulary.mask_id),
-            self._config.training.image_softmax,
-        )
-        sums = torch.zeros(len(TASKS), device=losses_T.device).index_add(0, tasks_T, losses_T)
-        return total, {task: sums[index] for index, task in enumerate(TASKS) if task in scales}
+        return row_losses(self.model, batch, scales, self._config.training.image_softmax)
+
+    def directly_read_parameters(self) -> Sequence[nn.Parameter]:
+        return (self.model.llm.lm_head.weight,)  # by the loss
 
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         root, origins, described = self._config.data.root, self._origins, self.model.config

@@ -10,12 +10,12 @@ from peft import get_peft_model
 from torch import nn
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
-from unigen.config.folders import find_config, find_model, find_tokenizer
+from unigen.config.folders import find_config, find_model, find_tokenizer, weights_hash
 from unigen.config.schema import Config
 from unigen.data.preparation import RowPreparer
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.adapters import AdapterBase
-from unigen.models.checkpoints import load_tokenizer, load_unigen, weights_hash
+from unigen.models.checkpoints import load_tokenizer, load_unigen
 from unigen.models.image_tokenizers.registry import ImageTokenizer, build_image_tokenizer, load_image_tokenizer
 from unigen.models.language import language_config, load_language_model
 from unigen.models.unigen import UniGen, UniGenConfig

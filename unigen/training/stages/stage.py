@@ -59,6 +59,10 @@ class Stage(nn.Module, ABC):
         """Factor on the learning rate for parameters whose name has the given prefix."""
         return {}
 
+    def directly_read_parameters(self) -> Sequence[nn.Parameter]:
+        """Parameters that `forward` reads without calling the module that holds them."""
+        return ()
+
     def draw_validation(self, prompts: Sequence[str], **settings: Any) -> Iterator[Any]:
         """Images of prompts with the weights of now; none for stages that do not draw."""
         return iter(())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from unigen.config.schema import Config
@@ -78,6 +78,10 @@ class TokenizerStage(Stage):
             real, fake = self.discriminator(pixels_B3HW), self.discriminator(made_B3HW.detach())
             terms["discriminator"] = reconstruction.discriminator_hinge_loss(real, fake)
         return terms
+
+    def directly_read_parameters(self) -> Sequence[nn.Parameter]:
+        """Those of the discriminator, which is held fixed for the generator."""
+        return () if self.discriminator is None else tuple(self.discriminator.parameters())
 
     def learning_rate_factors(self) -> dict[str, float]:
         return {"discriminator.": self._weights.discriminator_learning_rate / self._config.optimizer.learning_rate}

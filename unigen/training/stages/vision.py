@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, SiglipModel, SiglipTextConfig, SiglipVisionConfig
 
 from unigen.config.schema import Config
@@ -67,6 +67,9 @@ class VisionStage(Stage):
         options = {"padding": "max_length", "max_length": self._text_length, "truncation": True, "return_tensors": "pt"}
         tokens = self._tokenizer(list(captions), **options)
         return self.model.text_model(input_ids=tokens["input_ids"].to(device)).pooler_output
+
+    def directly_read_parameters(self) -> Sequence[nn.Parameter]:
+        return (self.model.logit_scale, self.model.logit_bias)
 
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         self.model.save_pretrained(folder, state_dict=state)

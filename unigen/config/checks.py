@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
+
+from unigen.config.schema import TASKS, TASKS_OF_FORMAT, Config
+from unigen.errors import ConfigError
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+def check(config: Config) -> None:
+    """Refuse combinations that cannot work, before anything loads.
+
+    Raises:
+        ConfigError: naming the key, the value and what to do.
+    """
+    _check_tasks(config)
+    _check_numbers(config)
+    _check_sources(config)
+    training = config.training
+    unknown = sorted(set(config.experiment.trackers) - {"tensorboard", "wandb"})
+    _require(not unknown, f"experiment.trackers has {unknown}; choose from tensorboard, wandb")
+    _require(
+        config.stage != "sft" or config.model.vision_tower is not None,
+        "stage sft reads images through a vision tower, but model.vision_tower is null; name its folder",
+    )
+    _require(
+        config.stage != "vision" or config.model.vision_tower is not None,
+        "stage vision trains a vision tower, but model.vision_tower is null; name its folder",
+    )
+    _require(
+        config.model.initialization == "pretrained" or config.model.pretrained is None,
+        f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
+    )
+    _require(
+        training.lora is None or config.stage in ("pretrain", "sft"),
+        f"training.lora needs stage pretrain or sft, not {config.stage}",
+    )
+
+
+def _check_numbers(config: Config) -> None:
+    training, data, optimizer = config.training, config.data, config.optimizer
+    above_zero: dict[str, float | None] = {
+        "training.steps": training.steps,
+        "training.epochs": training.epochs,
+        "training.num_gpus": training.num_gpus,
+        "training.rows_per_micro_batch": training.rows_per_micro_batch,
+        "model.max_text_tokens": config.model.max_text_tokens,
+        "model.image_resolution": config.model.image_resolution,
+        "data.lanes": data.lanes,
+        "data.image_crops": data.image_crops,
+        "optimizer.learning_rate": optimizer.learning_rate,
+        "experiment.log_every": config.experiment.log_every,
+        "experiment.checkpoint_every_minutes": config.experiment.checkpoint_every_minutes,
+        "experiment.time_limit_minutes": config.experiment.time_limit_minutes,
+        "experiment.stuck_after_minutes": config.experiment.stuck_after_minutes,
+    }
+    for key, value in above_zero.items():
+        _require(value is None or value > 0, f"{key} is {value}; give a number above 0")
+    at_least_zero = {
+        "training.gradient_clipping": training.gradient_clipping,
+        "data.num_workers": data.num_workers,
+        "experiment.checkpoint_every": config.experiment.checkpoint_every,
+        "experiment.keep_last": config.experiment.keep_last,
+        "experiment.keep_every": config.experiment.keep_every,
+        "experiment.stop_before_limit_minutes": config.experiment.stop_before_limit_minutes,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "schedule.warmup_steps": config.schedule.warmup_steps,
+    }
+    for key, value in at_least_zero.items():
+        _require(value >= 0, f"{key} is {value}; give 0 or more")
+    fractions = {
+        "schedule.min_ratio": config.schedule.min_ratio,
+        "training.min_mask_ratio": training.min_mask_ratio,
+        "data.max_bad_fraction": data.max_bad_fraction,
+        **{f"data.sources.{name}.short_caption_prob": one.short_caption_prob for name, one in data.sources.items()},
+    }
+    for key, value in fractions.items():
+        _require(0.0 <= value <= 1.0, f"{key} is {value}; give a value in [0, 1]")
+    dropped, decay = training.prompt_drop_prob, training.ema_decay
+    _require(0.0 <= dropped < 1.0, f"training.prompt_drop_prob is {dropped}; give a probability in [0, 1)")
+    _require(
+        decay is None or 0.0 < decay < 1.0,
+        f"training.ema_decay is {decay}; give a value in (0, 1), such as 0.9999, or null",
+    )
+    _require(
+        training.tokens_per_row > config.model.max_text_tokens,
+        f"training.tokens_per_row is {training.tokens_per_row}, less than the longest sample with its "
+        f"model.max_text_tokens={config.model.max_text_tokens} and image; samples are packed whole",
+    )
+
+
+def _check_sources(config: Config) -> None:
+    """Keys that the format of a source would never read are refused, like unknown ones."""
+    data = config.data
+    for name, source in data.sources.items():
+        place = f"data.sources.{name}"
+        served = TASKS_OF_FORMAT[source.format]
+        _require(
+            source.task in served,
+            f"{place}.task is {source.task}, but format {source.format} serves {' and '.join(served)}; change one of them",
+        )
+        _require(source.weight >= 0, f"{place}.weight is {source.weight}; give 0 or more")
+        foreign = {
+            "take": bool(source.take) and source.format != "conversations",
+            "images": source.images is not None and source.format != "conversations",
+            "caption_key": source.caption_key is not None and source.format not in ("webdataset", "codes"),
+            "short_caption_prob": source.short_caption_prob > 0
+            and not (source.format in ("webdataset", "codes") and source.task == "t2i"),
+        }
+        for key, is_wrong in foreign.items():
+            _require(
+                not is_wrong, f"{place}.{key} means nothing for format {source.format} and task {source.task}; drop it"
+            )
+        _require(
+            source.format != "codes" or reads_codes(config, source.task),
+            f"{place}.format is codes, but stage {config.stage} looks at the images of task {source.task} themselves; "
+            "name the webdataset",
+        )
+    _require(
+        config.stage != "vision" or data.image_decoding == "exact",
+        f"data.image_decoding is {data.image_decoding}, but stage vision reads whole images; drop it",
+    )
+    _require(
+        config.stage in ("pretrain", "sft") or data.image_crops == 1,
+        f"data.image_crops is {data.image_crops}, but stage {config.stage} takes one square of an image; drop it",
+    )
+
+
+def reads_codes(config: Config, task: str) -> bool:
+    """Whether images of a task enter the rows of a run as codes of the image tokenizer, and in no other way."""
+    has_rows = config.stage in ("pretrain", "sft")
+    return has_rows and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
+
+
+def _check_tasks(config: Config) -> None:
+    training = config.training
+    for key, tasks in (("samples_per_step", training.samples_per_step), ("loss_weights", training.loss_weights)):
+        for task in tasks:
+            _require(task in TASKS, f"training.{key}.{task} is not a task; choose from {', '.join(TASKS)}")
+    for task, count in training.samples_per_step.items():
+        _require(count >= 0, f"training.samples_per_step.{task} is {count}; give 0 or more")
+    wanted = {task for task, count in training.samples_per_step.items() if count > 0}
+    _require(
+        bool(wanted),
+        "training.samples_per_step is empty; say how many samples of each task a step holds, such as {t2i: 128, mmu: 64}",
+    )
+    present = {source.task for source in config.data.sources.values() if source.weight > 0}
+    for task in sorted(wanted - present):
+        raise ConfigError(
+            f"training.samples_per_step.{task} is {training.samples_per_step[task]}, "
+            f"but no source in data.sources has task {task}; add one or set it to 0"
+        )

@@ -64,6 +64,7 @@ class Heartbeat:
     def __enter__(self) -> "Heartbeat":
         self._heart.parent.mkdir(parents=True, exist_ok=True)
         self._when = time.monotonic()
+        self._set_timer()  # before the thread: it may never get the interpreter's lock
         self._thread.start()
         return self
 
@@ -95,10 +96,14 @@ class Heartbeat:
                     alarm = self._raise_alarm()
                 if alarm is not None:
                     self._give_up(alarm)
-                # This thread cannot run while another holds the interpreter's lock; a timer of the C library can.
-                faulthandler.dump_traceback_later(self._patience() + GRACE, exit=True, file=STDERR)
+            self._set_timer()
             if self._ended.wait(self._pause):
                 return
+
+    def _set_timer(self) -> None:
+        """No thread of Python runs while one of them holds the interpreter's lock; a timer of the C library does."""
+        if self._stuck_after is not None:
+            faulthandler.dump_traceback_later(self._patience() + GRACE, exit=True, file=STDERR)
 
     def _patience(self) -> float:
         assert self._stuck_after is not None, "else nobody asks"

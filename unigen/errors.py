@@ -23,4 +23,4 @@ class TrainingError(UnigenError):
 
 
 class EvaluationError(UnigenError):
-    """A benchmark that is incomplete or whose judge cannot be trusted."""
+    """A benchmark or an annotation that is incomplete, belongs to another run or whose judge cannot be trusted."""

@@ -1,54 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one evaluation, as torchrun or accelerate started them."""
+"""The processes of one evaluation; see `unigen.data.ranks`."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from unigen.data.ranks import Ranks
 
-LONGEST_WAIT = timedelta(days=7)
-"""Ranks do not work in step: the fastest waits for the slowest at the end."""
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Which process this is, and how many there are."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def from_environment(cls) -> "Ranks":
-        """One process unless RANK and WORLD_SIZE say otherwise."""
-        names = {"rank": "RANK", "world_size": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
-        return cls(**{field: int(os.environ[name]) for field, name in names.items() if name in os.environ})
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Lets `gather` work inside; leaves no process group behind."""
-        if self.world_size == 1:
-            yield
-            return
-        from torch import distributed
-
-        distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
-
-    def gather(self, failures: list[str]) -> list[str]:
-        """Waits for all ranks; everyone's lines, in order of rank."""
-        if self.world_size == 1:
-            return failures
-        from torch import distributed
-
-        everyones: list[list[str]] = [[] for _ in range(self.world_size)]
-        distributed.all_gather_object(everyones, failures)
-        return [line for lines in everyones for line in lines]
+__all__ = ["Ranks"]

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small JSON files that are whole or absent."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unigen.errors import EvaluationError
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file, beside and renamed, so that a half-written file is never there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file.
+
+    Raises:
+        EvaluationError: the file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not JSON: {error}; delete it") from error
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path} holds a {type(content).__name__}, not a JSON object; delete it")
+    return content

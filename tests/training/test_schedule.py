@@ -12,6 +12,12 @@ def test_the_rate_rises_from_zero_to_its_peak_over_the_warm_up() -> None:
     assert [learning_rate_factor(schedule, step, 100) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+def test_the_warm_up_may_be_a_share_of_the_run() -> None:
+    share, steps = ScheduleConfig(warmup_ratio=0.1), ScheduleConfig(warmup_steps=21)
+    for step in range(212):
+        assert learning_rate_factor(share, step, 212) == learning_rate_factor(steps, step, 212)
+
+
 def test_half_a_cosine_leads_down_to_the_floor() -> None:
     schedule = ScheduleConfig(warmup_steps=10, min_ratio=0.2)
     rates = [learning_rate_factor(schedule, step, 110) for step in range(10, 111)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
-from unigen.config.schema import TASKS, TASKS_OF_FORMAT, Config
+from unigen.config.schema import RECORD_FORMATS, ROW_STAGES, TASKS, TASKS_OF_FORMAT, Config
 from unigen.errors import ConfigError
 
 
@@ -35,8 +35,33 @@ def check(config: Config) -> None:
         f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
     )
     _require(
-        training.lora is None or config.stage in ("pretrain", "sft"),
-        f"training.lora needs stage pretrain or sft, not {config.stage}",
+        training.lora is None or config.stage in ROW_STAGES,
+        f"training.lora needs stage {', '.join(ROW_STAGES)}, not {config.stage}",
+    )
+    if config.stage == "dpo":
+        _check_dpo(config)
+
+
+def _check_dpo(config: Config) -> None:
+    dpo, training = config.dpo, config.training
+    _require(
+        config.model.pretrained is not None,
+        "stage dpo compares with the model that it starts from, but model.pretrained is null; name a checkpoint",
+    )
+    _require(dpo.beta > 0, f"dpo.beta is {dpo.beta}; give a number above 0")
+    _require(dpo.sft_weight >= 0, f"dpo.sft_weight is {dpo.sft_weight}; give 0 or more")
+    _require(
+        dpo.reference != "adapter_off" or training.lora is not None,
+        "dpo.reference is adapter_off, but there is no training.lora; set it, or take dpo.reference=copy",
+    )
+    _require(
+        not training.loss_weights,
+        f"training.loss_weights is {dict(training.loss_weights)}, but stage dpo has one loss; drop it ("
+        "dpo.sft_weight adds a term)",
+    )
+    tasks = sorted(task for task, count in training.samples_per_step.items() if count > 0)
+    _require(
+        tasks == ["t2i"], f"training.samples_per_step has {tasks}, but stage dpo takes pairs of images of t2i alone"
     )
 
 
@@ -73,12 +98,18 @@ def _check_numbers(config: Config) -> None:
         _require(value >= 0, f"{key} is {value}; give 0 or more")
     fractions = {
         "schedule.min_ratio": config.schedule.min_ratio,
+        "schedule.warmup_ratio": config.schedule.warmup_ratio,
         "training.min_mask_ratio": training.min_mask_ratio,
         "data.max_bad_fraction": data.max_bad_fraction,
         **{f"data.sources.{name}.short_caption_prob": one.short_caption_prob for name, one in data.sources.items()},
     }
     for key, value in fractions.items():
         _require(0.0 <= value <= 1.0, f"{key} is {value}; give a value in [0, 1]")
+    _require(
+        not (config.schedule.warmup_steps and config.schedule.warmup_ratio),
+        f"schedule.warmup_steps is {config.schedule.warmup_steps} and schedule.warmup_ratio is "
+        f"{config.schedule.warmup_ratio}; set one of them to 0",
+    )
     dropped, decay = training.prompt_drop_prob, training.ema_decay
     _require(0.0 <= dropped < 1.0, f"training.prompt_drop_prob is {dropped}; give a probability in [0, 1)")
     _require(
@@ -104,8 +135,8 @@ def _check_sources(config: Config) -> None:
         )
         _require(source.weight >= 0, f"{place}.weight is {source.weight}; give 0 or more")
         foreign = {
-            "take": bool(source.take) and source.format != "conversations",
-            "images": source.images is not None and source.format != "conversations",
+            "take": bool(source.take) and source.format not in RECORD_FORMATS,
+            "images": source.images is not None and source.format not in RECORD_FORMATS,
             "caption_key": source.caption_key is not None and source.format not in ("webdataset", "codes"),
             "short_caption_prob": source.short_caption_prob > 0
             and not (source.format in ("webdataset", "codes") and source.task == "t2i"),
@@ -114,6 +145,11 @@ def _check_sources(config: Config) -> None:
             _require(
                 not is_wrong, f"{place}.{key} means nothing for format {source.format} and task {source.task}; drop it"
             )
+        _require(
+            source.weight == 0 or (source.format == "preferences") == (config.stage == "dpo"),
+            f"{place}.format is {source.format}, but this is stage {config.stage}: dpo trains on preferences alone, and no "
+            "other stage on any",
+        )
         _require(
             source.format != "codes" or reads_codes(config, source.task),
             f"{place}.format is codes, but stage {config.stage} looks at the images of task {source.task} themselves; "
@@ -124,15 +160,14 @@ def _check_sources(config: Config) -> None:
         f"data.image_decoding is {data.image_decoding}, but stage vision reads whole images; drop it",
     )
     _require(
-        config.stage in ("pretrain", "sft") or data.image_crops == 1,
+        config.stage in ROW_STAGES or data.image_crops == 1,
         f"data.image_crops is {data.image_crops}, but stage {config.stage} takes one square of an image; drop it",
     )
 
 
 def reads_codes(config: Config, task: str) -> bool:
     """Whether images of a task enter the rows of a run as codes of the image tokenizer, and in no other way."""
-    has_rows = config.stage in ("pretrain", "sft")
-    return has_rows and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
+    return config.stage in ROW_STAGES and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
 
 
 def _check_tasks(config: Config) -> None:

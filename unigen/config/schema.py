@@ -10,16 +10,21 @@ from typing import Any, Literal
 MISSING: Any = "???"
 """OmegaConf's mark of a value that must be given, by its value: what only reads these classes does without OmegaConf."""
 
-StageName = Literal["tokenizer", "vision", "pretrain", "sft"]
+StageName = Literal["tokenizer", "vision", "pretrain", "sft", "dpo"]
+ROW_STAGES: tuple[StageName, ...] = ("pretrain", "sft", "dpo")
+"""The stages that train a language model on rows; the others train on single images."""
 TaskName = Literal["t2i", "mmu", "lm"]
 TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
 TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
     "webdataset": ("t2i", "mmu"),
     "codes": ("t2i", "mmu"),
     "conversations": ("mmu",),
+    "preferences": ("t2i",),
     "parquet": ("lm",),
 }
 """What the samples of a source's format can be for."""
+RECORD_FORMATS = ("conversations", "preferences")
+"""Files of JSON records that name images which lie beside them."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +96,20 @@ class ModelConfig:
 class SourceConfig:
     task: TaskName = MISSING
     """What the samples are for: `t2i` draw, `mmu` read, `lm` text."""
-    format: Literal["webdataset", "conversations", "parquet", "codes"] = MISSING
-    """How the files are read; `codes` are the shards that `unigen encode` makes of a webdataset."""
+    format: Literal["webdataset", "conversations", "preferences", "parquet", "codes"] = MISSING
+    """How the files are read; `codes` are shards that `unigen encode` makes of a webdataset, `preferences` pairs of images."""
     paths: list[str] = MISSING
     """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`."""
     weight: float = 1.0
     """Share of this source among the sources of its task."""
     num_samples: int | None = None
-    """Length of an epoch in samples, for files that cannot be counted cheaply; conversations are counted where they are here."""
+    """Length of an epoch in samples, for files that cannot be counted cheaply; conversations and preferences are counted
+    where they are here."""
     take: list[str] = field(default_factory=list)
-    """Conversations only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
+    """Conversations and preferences only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty
+    takes all."""
     images: str | None = None
-    """Conversations only: folder that the image paths are relative to."""
+    """Conversations and preferences only: folder that the image paths are relative to; null takes that of each file."""
     caption_key: str | None = None
     """Webdataset and codes only: key of the sample's .json that holds the caption; null reads the .txt."""
     short_caption_prob: float = 0.0
@@ -158,6 +165,8 @@ class ScheduleConfig:
     name: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 0
     """Linear from 0."""
+    warmup_ratio: float = 0.0
+    """The same as a share of all steps, rounded down, in the place of `warmup_steps`."""
     min_ratio: float = 0.0
     """Floor of the learning rate as a fraction of its peak."""
 
@@ -241,6 +250,24 @@ class TokenizerStageConfig:
 
 
 @dataclass(frozen=True)
+class DpoConfig:
+    """Preference optimisation of the stage `dpo` (Rafailov et al., arXiv 2305.18290)."""
+
+    beta: float = 0.1
+    """How much a change of the log-ratio counts: low values let the model go far from the reference."""
+    normalization: Literal["sum", "mean"] = "sum"
+    """The log-probability of an image: over its masked codes, their sum (as released) or their mean."""
+    pairing: Literal["shared", "released"] = "shared"
+    """`shared` hides the same codes of both images of a pair, and drops the prompt of both or of none; `released` draws for
+    each image on its own."""
+    reference: Literal["copy", "adapter_off", "precomputed"] = "copy"
+    """The model that is compared with: a second copy of `model.pretrained`, the trained one with its `training.lora` switched
+    off, or its log-probabilities of all visits, computed before the first step into `<experiment.output_dir>/reference`."""
+    sft_weight: float = 0.0
+    """Factor of the masked-token loss on the chosen images, which is added to the loss."""
+
+
+@dataclass(frozen=True)
 class Config:
     stage: StageName = MISSING
     """What to train, and by which objective."""
@@ -251,6 +278,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
 
     def __post_init__(self) -> None:
         from unigen.config.checks import check  # which speaks of this class

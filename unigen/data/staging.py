@@ -6,7 +6,7 @@ all local sources are copied to every node, by the first of its processes that c
 disk, with no collective that could time out. A copy has its original's size and time and is there whole or not at all; sources
 read it in place of the original under the original's name, so a run is the same run with and without.
 
-What is staged: tars, shards of codes and parquet files. Conversations and their loose images are read where they are.
+What is staged: tars, shards of codes and parquet files. Conversations, preferences and their loose images are read where they are.
 """
 
 import errno
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from unigen.config.schema import DataConfig, SourceConfig
+from unigen.config.schema import RECORD_FORMATS, DataConfig, SourceConfig
 from unigen.data import codes, shards
 from unigen.data.local_copies import copy_of, is_fresh, stage_place
 from unigen.errors import ConfigError, DataError
@@ -98,7 +98,7 @@ def shards_to_stage(data: DataConfig) -> list[Path]:
 
 
 def _files(name: str, source: SourceConfig, data: DataConfig) -> list[Path]:
-    if source.format == "conversations":
+    if source.format in RECORD_FORMATS:
         return []
     if source.format == "parquet":
         return shards.expand_files(source.paths, data.root, _PARQUET)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.oracle import Oracle
+from unigen.config.evaluation import DrawingConfig
 from unigen.data.shapes.prompts import geneval_prompts
 from unigen.data.shapes.render import render
 from unigen.errors import EvaluationError
@@ -27,7 +28,7 @@ BENCHMARK = find_benchmarks(["geneval_shapes"])
 
 
 def run(oracle: Oracle, output: Path, world: Path, **options: Any) -> dict[str, Any]:
-    results = evaluate(oracle, BENCHMARK, Options(output, world, **options), Ranks()).results
+    results = evaluate(oracle, BENCHMARK, Options(output=output, world=world, **options), Ranks()).results
     assert results is not None
     return results
 
@@ -113,7 +114,7 @@ def test_a_damaged_image_is_drawn_again(world: Path, tmp_path: Path) -> None:
     [
         ({"seed": 1}, "seed was 0"),
         ({"num_images": 2}, "num_images was 1"),
-        ({"drawing": {"steps": 3}}, "drawing.steps"),
+        ({"drawing": DrawingConfig(steps=3)}, "drawing.steps"),
     ],
 )
 def test_other_settings_are_refused_in_the_same_folder(
@@ -132,7 +133,7 @@ def test_another_models_weights_are_refused_in_the_same_folder(world: Path, tmp_
 
 def test_an_incomplete_folder_has_no_score(world: Path, tmp_path: Path) -> None:
     oracle = Oracle(world)
-    options = Options(tmp_path, world)
+    options = Options(output=tmp_path, world=world)
     job = Job(oracle, options, tmp_path / "geneval_shapes", oracle.describe(), Ranks(rank=1, world_size=2))
     assert BENCHMARK[0].run(job) == []
     with pytest.raises(EvaluationError, match="24 of 48 items are not done"):
@@ -148,7 +149,9 @@ def test_a_prompt_that_cannot_be_judged_fails_alone_and_leaves_no_score(world: P
     damaged = json.loads(lines[1])
     damaged["include"][0]["position"] = ["beside", 0]
     file.write_text("\n".join([lines[0], json.dumps(damaged), lines[2]]) + "\n")
-    outcome = evaluate(Oracle(world), BENCHMARK, Options(tmp_path / "out", tmp_path / "world", num_images=1), Ranks())
+    outcome = evaluate(
+        Oracle(world), BENCHMARK, Options(output=tmp_path / "out", world=tmp_path / "world", num_images=1), Ranks()
+    )
     assert len(outcome.failures) == 1
     assert "00001/00000" in outcome.failures[0]
     assert "beside" in outcome.failures[0]
@@ -175,7 +178,7 @@ def test_an_unknown_benchmark_suggests_the_nearest() -> None:
 def evaluate_as_rank(rank: int, port: int, world: Path, output: Path) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    outcome = evaluate(Oracle(world), BENCHMARK, Options(output, world, num_images=2))
+    outcome = evaluate(Oracle(world), BENCHMARK, Options(output=output, world=world, num_images=2))
     assert (outcome.results is None) == (rank == 1)
 
 

@@ -28,7 +28,9 @@ def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run: five stages, and an evaluation with right and wrong drawings."""
     folder = tmp_path_factory.mktemp("runs") / "quick <start>"
     benchmarks = find_benchmarks(["geneval_shapes", "vqa_shapes"])
-    evaluate(Oracle(world, wrong_every=3), benchmarks, Options(folder / "evaluation", world, seed=7), Ranks())
+    evaluate(
+        Oracle(world, wrong_every=3), benchmarks, Options(output=folder / "evaluation", world=world, seed=7), Ranks()
+    )
     for stage, steps in STAGES.items():
         write_stage(folder / stage, steps)
     (folder / "started").write_text(f"{time.time() - 500:.0f}\n")

@@ -19,7 +19,7 @@ BENCHMARK = find_benchmarks(["vqa_shapes"])
 
 
 def run(oracle: Oracle, output: Path, world: Path, **options: Any) -> Outcome:
-    return evaluate(oracle, BENCHMARK, Options(output, world, **options), Ranks())
+    return evaluate(oracle, BENCHMARK, Options(output=output, world=world, **options), Ranks())
 
 
 def scores_of(outcome: Outcome) -> dict[str, Any]:
@@ -101,11 +101,13 @@ def test_an_unreadable_image_fails_alone_and_asking_again_finishes(world: Path, 
 
 
 def test_scores_of_two_calls_over_one_model_stand_together(world: Path, tmp_path: Path) -> None:
-    evaluate(Oracle(world), find_benchmarks(["geneval_shapes"]), Options(tmp_path, world, num_images=1), Ranks())
+    evaluate(
+        Oracle(world), find_benchmarks(["geneval_shapes"]), Options(output=tmp_path, world=world, num_images=1), Ranks()
+    )
     outcome = run(Oracle(world), tmp_path, world)
     assert outcome.results is not None
     assert {"geneval_shapes", "vqa_shapes", "tokenizer", "manifest"} == set(outcome.results)
-    other = evaluate(Oracle(world, weights="1"), BENCHMARK, Options(tmp_path / "other", world), Ranks())
+    other = evaluate(Oracle(world, weights="1"), BENCHMARK, Options(output=tmp_path / "other", world=world), Ranks())
     assert other.results is not None
     (tmp_path / "other" / "vqa_shapes").rename(tmp_path / "elsewhere")
     (tmp_path / "vqa_shapes").rename(tmp_path / "old")

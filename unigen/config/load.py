@@ -4,11 +4,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from unigen.config.evaluation import EvaluationConfig
 from unigen.config.schema import Config
 from unigen.errors import ConfigError
 
@@ -21,21 +23,46 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: unknown key (with the nearest right one), wrong type, missing value or impossible combination.
     """
-    merged = OmegaConf.structured(Config)
+    config = _merge(Config, _file_layers(Path(path)), overrides, str(path))
+    assert isinstance(config, Config)
+    return config
+
+
+def load_evaluation(path: str | Path | None, overrides: Sequence[str] = ()) -> EvaluationConfig:
+    """The frozen settings of an evaluation: those of a YAML file, or the defaults, with `key=value` on top.
+
+    The file is one of evaluation settings alone, or the configuration of a training run, of which only its `evaluation:`
+    section is read: a model is described by its checkpoint and by nothing else.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    layers = [] if path is None else _file_layers(Path(path))
+    if any("stage" in layer for layer, _ in layers):
+        sections = [(layer["evaluation"], place) for layer, place in layers if layer.get("evaluation") is not None]
+        assert path is not None
+        load_config(path)
+        layers = sections
+    config = _merge(EvaluationConfig, layers, overrides, str(path or "the evaluation's settings"))
+    assert isinstance(config, EvaluationConfig)
+    return config
+
+
+def _merge(schema: type[Any], layers: Sequence[tuple[DictConfig, str]], overrides: Sequence[str], name: str) -> object:
+    """The object of a schema with layers on top of its defaults, the later over the earlier."""
+    merged = OmegaConf.structured(schema)
     OmegaConf.set_readonly(merged, False)
-    for layer, place in [*_file_layers(Path(path)), (_dotlist(overrides), "the command line")]:
+    for layer, place in [*layers, (_dotlist(overrides), "the command line")]:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{place}: {_one_line(error)}") from error
     try:
-        config = OmegaConf.to_object(merged)
+        return OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{path}: {_one_line(error)}; add it to the file or give it as key=value") from error
+        raise ConfigError(f"{name}: {_one_line(error)}; add it to the file or give it as key=value") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_one_line(error)}") from error
-    assert isinstance(config, Config)
-    return config
+        raise ConfigError(f"{name}: {_one_line(error)}") from error
 
 
 def save_config(config: Config, path: Path) -> None:

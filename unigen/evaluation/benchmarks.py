@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from unigen.errors import EvaluationError
+from unigen.evaluation.families import IMAGES
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
 from unigen.evaluation.vqa_shapes import VqaShapes
@@ -13,7 +14,8 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "geneval_shapes": GenevalShapes,
     "vqa_shapes": VqaShapes,
 }
-ALIASES = {"geneval-shapes": "geneval_shapes", "vqa-shapes": "vqa_shapes"}
+ALIASES: dict[str, str] = {}
+"""Other names, those of the READMEs among them. A dash is an underscore everywhere."""
 
 
 def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
@@ -24,13 +26,27 @@ def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
     """
     known = [*BENCHMARKS, *ALIASES]
     found: dict[str, Benchmark] = {}
-    for name in names:
+    for given in names:
+        name = given.replace("-", "_")
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BENCHMARKS)}"
-            raise EvaluationError(f"there is no benchmark {name!r}; {hint}")
+            raise EvaluationError(f"there is no benchmark {given!r}; {hint}")
         canonical = ALIASES.get(name, name)
         found[canonical] = BENCHMARKS[canonical]()
     if not found:
         raise EvaluationError(f"name at least one benchmark out of {', '.join(BENCHMARKS)}")
     return list(found.values())
+
+
+def require_support(benchmarks: Sequence[Benchmark], family: str) -> None:
+    """Whether all benchmarks take models of this family.
+
+    Raises:
+        EvaluationError: naming the first that does not.
+    """
+    for benchmark in benchmarks:
+        if family not in benchmark.families:
+            what = "images drawn elsewhere (--images)" if family == IMAGES else f"models of the family {family!r}"
+            known = ", ".join(sorted(benchmark.families - {IMAGES}))
+            raise EvaluationError(f"{benchmark.name} cannot be run on {what}; it takes models of the family {known}")

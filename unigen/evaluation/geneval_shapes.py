@@ -4,7 +4,6 @@
 Files, in GenEval's own layout: `images/<prompt, 5 digits>/metadata.jsonl` and `images/<prompt>/samples/<image, 5 digits>.png`.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,16 +17,16 @@ from unigen.data.shapes.detector import ACCEPTED_SCORE, detect
 from unigen.data.shapes.render import render
 from unigen.data.shapes.scene import TAGS
 from unigen.errors import EvaluationError
+from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
+from unigen.evaluation.families import IMAGES, UNIGEN
 from unigen.evaluation.geneval.rules import Thresholds, Verdict, judge
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.prompt_scenes import scene_for
-from unigen.evaluation.records import RecordWriter, read_records, require_complete
+from unigen.evaluation.records import RecordWriter, read_records
 from unigen.evaluation.statistics import Estimate, clustered, estimate
 from unigen.evaluation.tokenizer_quality import score_tokenizer
-from unigen.generation.pipeline import DrawRequest
-from unigen.generation.png import is_whole_image, write_png
 
 THRESHOLDS = Thresholds(score=ACCEPTED_SCORE, counting_score=ACCEPTED_SCORE)
 PROMPTS_FILE = "evaluation/geneval_shapes.jsonl"
@@ -37,37 +36,40 @@ Entry = Mapping[str, Any]
 
 class GenevalShapes:
     name = "geneval_shapes"
+    families = frozenset({UNIGEN, IMAGES})
 
     def run(self, job: Job) -> list[str]:
         entries, items = _work(job)
-        settings = {"num_images": job.options.num_images, "drawing": job.options.drawing}
+        settings = {"num_images": job.options.num_images, "drawing": job.options.drawing.given()}
         identity = job.identity(file_hash(job.options.world / PROMPTS_FILE), **settings)
         open_run(job.folder, identity, writes=job.ranks.is_first)
         records = read_records(job.folder)
-        pending = [item for item in job.share(items) if not _is_done(item, records, job.folder)]
-        requests = [DrawRequest(entries[item.index]["prompt"], item.seed) for item in pending]
-        images = job.pipeline.draw_requests(requests, batch_size=job.options.batch_size, **job.options.drawing)
+        pending = [item for item in job.share(items) if not is_drawn(job, item, records, image_path(item))]
         writer = RecordWriter(job.folder, job.ranks.rank)
-        failures = []
-        for item, image in job.progress(zip(pending, images, strict=True), len(pending), self.name):
+        failures: list[str] = []
+        prompts = [entry["prompt"] for entry in entries]
+        drawn = draw_items(job, pending, lambda item: prompts[item.index], image_path, self.name, failures)
+        for item, image in drawn:
             try:
-                _keep(job, item, entries[item.index], image, writer)
+                writer.append(item, _record(job, item, entries[item.index], image))
             except EvaluationError as error:  # a prompt that cannot be judged
                 failures.append(f"{self.name}, item {item.item_id}: {error}")
         return failures
 
     def score(self, job: Job) -> dict[str, Any]:
         entries, items = _work(job)
-        records = require_complete(self.name, items, read_records(job.folder))
-        verdicts = [(item.index, record["correct"]) for item, record in zip(items, records, strict=True)]
-        results = {self.name: {**score_verdicts(entries, verdicts), **_bounds(job, entries)}}
+        finished = job.finished(self.name, items)
+        verdicts = [(item.index, record["correct"]) for item, record in finished.pairs]
+        scores = score_verdicts(entries, verdicts)
+        bounds = _bounds(job, entries, finished.pairs[0][1]["width"])
+        results = {self.name: {**scores, **bounds, **finished.mark}}
         quality = score_tokenizer(job)
         return results if quality is None else {**results, "tokenizer": quality}
 
 
 def image_path(item: Item) -> Path:
-    """Where an item's image lies in the benchmark's folder."""
-    return Path("images", f"{item.index:05d}", "samples", f"{item.sample:05d}.png")
+    """Where an item's image lies below the images' folder."""
+    return Path(f"{item.index:05d}", "samples", f"{item.sample:05d}.png")
 
 
 def judge_image(entry: Entry, image: Image.Image) -> Verdict:
@@ -81,16 +83,17 @@ def score_verdicts(entries: Sequence[Entry], verdicts: Sequence[tuple[int, bool]
     `overall` is the unweighted mean over tags, as in GenEval. `seen` and `unseen` compare like with like: both are means
     over the tags that have prompts of either kind.
     """
-    tags = [tag for tag in dict.fromkeys([*TAGS, *(entry["tag"] for entry in entries)]) if _any(entries, tag)]
+    judged = [entries[index] for index in dict.fromkeys(index for index, _ in verdicts)]
+    tags = [tag for tag in dict.fromkeys([*TAGS, *(entry["tag"] for entry in judged)]) if _any(judged, tag)]
     by_tag = {tag: _estimate(entries, verdicts, [tag]) for tag in tags}
-    mixed = [tag for tag in tags if _any(entries, tag, True) and _any(entries, tag, False)]
+    mixed = [tag for tag in tags if _any(judged, tag, True) and _any(judged, tag, False)]
     overall = _estimate(entries, verdicts, tags)
     scores: dict[str, Any] = {
         "overall": overall.value,
         "interval": overall.interval,
         "tags": {tag: found.value for tag, found in by_tag.items()},
         "tag_intervals": {tag: found.interval for tag, found in by_tag.items()},
-        "num_prompts": len(entries),
+        "num_prompts": len(judged),
         "num_images": len(verdicts),
     }
     for name, is_seen in (("seen", True), ("unseen", False)):
@@ -126,41 +129,26 @@ def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
     return entries, expand(GenevalShapes.name, len(entries), job.options.num_images, job.options.seed)
 
 
-def _is_done(item: Item, records: Mapping[str, Any], folder: Path) -> bool:
-    return item.item_id in records and is_whole_image(folder / image_path(item))
-
-
-def _keep(job: Job, item: Item, entry: Entry, image: Image.Image, writer: RecordWriter) -> None:
-    """Write an image, then its record: an item with a record has its files."""
+def _record(job: Job, item: Item, entry: Entry, image: Image.Image) -> dict[str, Any]:
+    """The record of an image whose file is there; writes the prompt's metadata beside the samples."""
     detections = detect(image)
     verdict = judge(entry, detections, THRESHOLDS)
-    path = job.folder / image_path(item)
-    write_png(image, path, {"prompt": entry["prompt"], "seed": item.seed, "model": job.pipeline.name})
-    metadata = path.parents[1] / "metadata.jsonl"
-    if not metadata.exists():
+    metadata = images_root(job) / image_path(item).parents[1] / "metadata.jsonl"
+    if not job.options.images and not metadata.exists():
         metadata.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-    writer.append(
-        item,
-        {
-            "prompt": entry["prompt"],
-            "tag": entry["tag"],
-            "path": str(image_path(item)),
-            "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
-            "width": image.width,
-            "height": image.height,
-            "rank": job.ranks.rank,
-            "correct": verdict.correct,
-            "reason": verdict.reason,
-            "detections": [asdict(detection) for detection in detections],
-        },
-    )
+    return {
+        **drawing_record(job, item, entry["prompt"], image_path(item), image),
+        "tag": entry["tag"],
+        "correct": verdict.correct,
+        "reason": verdict.reason,
+        "detections": [asdict(detection) for detection in detections],
+    }
 
 
-def _bounds(job: Job, entries: Sequence[Entry]) -> dict[str, Any]:
+def _bounds(job: Job, entries: Sequence[Entry], side: int) -> dict[str, Any]:
     """What no model can exceed: the same score for renders of the prompts themselves, as they are (`detector`) and after
     the model's image tokenizer (`ceiling`, None for a model without one)."""
     rng = np.random.default_rng([job.options.seed, 0])
-    side = job.model["image_resolution"]
     renders = [render(scene_for(entry, rng), side) for entry in entries]
     rebuilt = job.pipeline.reconstruct(renders, batch_size=job.options.batch_size)
     bounds: dict[str, Any] = {}

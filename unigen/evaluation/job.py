@@ -2,32 +2,53 @@
 """What a benchmark is given, and what it has to be."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from unigen.config.evaluation import EvaluationConfig
 from unigen.evaluation.items import Item, share
 from unigen.evaluation.ranks import Ranks
+from unigen.evaluation.records import read_records, require_complete
 from unigen.generation.pipeline import Pipeline
 
 E = TypeVar("E")
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate; the same for every benchmark."""
+@dataclass(frozen=True, kw_only=True)
+class Options(EvaluationConfig):
+    """How to evaluate: the settings, where files lie, and what is allowed. The same for every benchmark."""
 
     output: Path
-    world: Path
+    world: Path = Path("unigen_data/datasets/shapes")
     """Folder of the world of shapes, whose `evaluation/` holds prompts and questions."""
-    seed: int = 0
-    num_images: int = 4
-    """Images of each prompt."""
-    batch_size: int = 16
-    drawing: dict[str, Any] = field(default_factory=dict)
-    """Settings of drawing that differ from the family's defaults."""
+    data_root: Path = Path("unigen_data")
+    """Where checkpoints and datasets are kept."""
+    images: Path | None = None
+    """Images drawn elsewhere, in the benchmark's own layout, which are scored in the place of the model's."""
+    is_partial_allowed: bool = False
+    """Whether a benchmark with missing or failed items is scored over the rest, and marked as partial."""
+
+    @classmethod
+    def of(cls, config: EvaluationConfig, **places: Any) -> "Options":
+        """The options with the settings of `config`."""
+        return cls(**{one.name: getattr(config, one.name) for one in fields(config)}, **places)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The items of a benchmark that are done, each with its record, in order."""
+
+    pairs: list[tuple[Item, dict[str, Any]]]
+    is_partial: bool
+    """Whether items are missing. What is said of the rest must say so."""
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What a partial result has to hold beside its scores; nothing for a whole one."""
+        return {"partial": True} if self.is_partial else {}
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,18 @@ class Job:
         """What of `items` is this rank's to do."""
         return share(items, self.ranks.rank, self.ranks.world_size)
 
+    def finished(self, benchmark: str, items: Sequence[Item]) -> Finished:
+        """What is done of a benchmark's items, by all ranks.
+
+        Raises:
+            EvaluationError: items are missing and that is not allowed, or nothing is done.
+        """
+        records = read_records(self.folder)
+        present = [item for item in items if item.item_id in records]
+        is_partial = self.options.is_partial_allowed and 0 < len(present) < len(items)
+        wanted = present if is_partial else items
+        return Finished(list(zip(wanted, require_complete(benchmark, wanted, records), strict=True)), is_partial)
+
     def progress(self, steps: Iterable[E], total: int, what: str) -> Iterable[E]:
         """The same steps, with a bar on the first rank's stderr."""
         return tqdm(steps, total=total, desc=what, unit="item", disable=not self.ranks.is_first or total == 0)
@@ -61,6 +94,8 @@ class Benchmark(Protocol):
     """One benchmark. Everything that it keeps between the two calls lies in the job's folder."""
 
     name: str
+    families: frozenset[str]
+    """The families of models that it takes; IMAGES among them if it scores images that were drawn elsewhere."""
 
     def run(self, job: Job) -> list[str]:
         """Do what is not done yet of this rank's share; returns one line for each item that failed."""

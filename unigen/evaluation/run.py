@@ -2,7 +2,7 @@
 """Running benchmarks over one model: what is missing is done, then scored, then written to results.json."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def evaluate(
 ) -> Outcome:
     """Run and score benchmarks; every finished item is kept, so that a run can be stopped and started again.
 
-    A benchmark with failed items gets no score.
+    A benchmark with failed items gets no score, unless `options` allow a partial one; results.json names it under `failed`.
 
     Raises:
         EvaluationError: the output folder belongs to another run, or a benchmark's files cannot be used.
@@ -37,22 +37,22 @@ def evaluate(
     ranks = ranks or Ranks.from_environment()
     model = pipeline.describe()
     results: dict[str, Any] = {}
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}
     with ranks.together():
         for benchmark in benchmarks:
             job = Job(pipeline, options, options.output / benchmark.name, model, ranks)
             started = time.monotonic()
-            failed = ranks.gather(benchmark.run(job))
-            failures += failed
-            if ranks.is_first and not failed:
+            failures[benchmark.name] = ranks.gather(benchmark.run(job))
+            if ranks.is_first and (not failures[benchmark.name] or options.is_partial_allowed):
                 results |= benchmark.score(job)
                 results[benchmark.name]["seconds"] = round(time.monotonic() - started, 3)
-    if not ranks.is_first:
-        return Outcome(None, failures)
-    return Outcome(_write_results(results, model, options), failures)
+    lines = [line for failed in failures.values() for line in failed]
+    return Outcome(_write_results(results, failures, model, options) if ranks.is_first else None, lines)
 
 
-def _write_results(results: dict[str, Any], model: dict[str, Any], options: Options) -> dict[str, Any]:
+def _write_results(
+    results: dict[str, Any], failures: Mapping[str, Sequence[str]], model: dict[str, Any], options: Options
+) -> dict[str, Any]:
     """results.json with these scores, and those of earlier runs over the same weights."""
     path = options.output / RESULTS_NAME
     earlier = read_json(path) or {}
@@ -60,14 +60,17 @@ def _write_results(results: dict[str, Any], model: dict[str, Any], options: Opti
         "model": model,
         "seed": options.seed,
         "num_images": options.num_images,
-        "drawing": options.drawing,
+        "drawing": options.drawing.given(),
         "world": str(options.world),
         "finished": now(),
         **surroundings(options.output),
     }
     if earlier.get("manifest", {}).get("model", {}).get("weights") != model.get("weights"):
         earlier = {}
-    content = {**earlier, **results, "manifest": manifest}
+    failed = {**earlier.pop("failed", {}), **{name: list(lines) for name, lines in failures.items()}}
+    failed = {name: lines for name, lines in failed.items() if lines}
+    kept = {name: value for name, value in earlier.items() if name not in failed}
+    content = {**kept, **results, **({"failed": failed} if failed else {}), "manifest": manifest}
     write_json(content, path)
     return content
 

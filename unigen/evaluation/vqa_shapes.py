@@ -15,10 +15,12 @@ import numpy as np
 
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
+from unigen.errors import EvaluationError
+from unigen.evaluation.families import UNIGEN
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
 from unigen.evaluation.manifest import file_hash, open_run
-from unigen.evaluation.records import RecordWriter, read_records, require_complete
+from unigen.evaluation.records import RecordWriter, read_records
 from unigen.evaluation.statistics import Estimate, clustered, estimate
 from unigen.generation.pipeline import AskRequest
 
@@ -28,10 +30,13 @@ MAX_PIXELS = 2**26
 LOOKING, BLIND = 0, 1  # the two samples of a question
 
 Entry = Mapping[str, Any]
+Answer = tuple[Entry, bool]
+"""A question, and whether its answer was right."""
 
 
 class VqaShapes:
     name = "vqa_shapes"
+    families = frozenset({UNIGEN})
 
     def run(self, job: Job) -> list[str]:
         entries, items = _work(job)
@@ -61,10 +66,13 @@ class VqaShapes:
 
     def score(self, job: Job) -> dict[str, Any]:
         entries, items = _work(job)
-        records = require_complete(self.name, items, read_records(job.folder))
-        looking = [record for item, record in zip(items, records, strict=True) if item.sample == LOOKING]
-        blind = [record for item, record in zip(items, records, strict=True) if item.sample == BLIND]
-        return {self.name: score_answers(entries, looking, blind)}
+        finished = job.finished(self.name, items)
+        seen = [(entries[item.index], record, item.sample) for item, record in finished.pairs]
+        looking = [(entry, record["correct"]) for entry, record, sample in seen if sample == LOOKING]
+        blind = [(entry, record["correct"]) for entry, record, sample in seen if sample == BLIND]
+        if not (looking and blind):
+            raise EvaluationError(f"{self.name}: too little is done for a score; run the same command again")
+        return {self.name: {**score_answers(looking, blind), **finished.mark}}
 
 
 def normalised(answer: str) -> str:
@@ -79,11 +87,12 @@ def exchanged(images: Sequence[str], seed: int) -> dict[str, str]:
     return {unique[here]: unique[there] for here, there in zip(order, np.roll(order, 1), strict=True)}
 
 
-def score_answers(entries: Sequence[Entry], looking: Sequence[Entry], blind: Sequence[Entry]) -> dict[str, Any]:
+def score_answers(looking: Sequence[Answer], blind: Sequence[Answer]) -> dict[str, Any]:
     """Accuracy with its interval (questions about one image are a cluster), by kind, and what it has to be compared with."""
+    entries = [entry for entry, _ in looking]
     kinds = list(dict.fromkeys(entry["kind"] for entry in entries))
-    overall, shuffled = _accuracy(entries, looking), _accuracy(entries, blind)
-    by_kind = {kind: _accuracy(entries, looking, kind) for kind in kinds}
+    overall, shuffled = _accuracy(looking), _accuracy(blind)
+    by_kind = {kind: _accuracy(looking, kind) for kind in kinds}
     return {
         "accuracy": overall.value,
         "interval": overall.interval,
@@ -104,14 +113,8 @@ def majority(entries: Sequence[Entry]) -> float:
     return sum(max(counts.values()) for counts in answers.values()) / len(entries)
 
 
-def _accuracy(entries: Sequence[Entry], records: Sequence[Entry], kind: str | None = None) -> Estimate:
-    return estimate(
-        clustered(
-            (entry["image"], record["correct"])
-            for entry, record in zip(entries, records, strict=True)
-            if kind in (None, entry["kind"])
-        )
-    )
+def _accuracy(answers: Sequence[Answer], kind: str | None = None) -> Estimate:
+    return estimate(clustered((entry["image"], right) for entry, right in answers if kind in (None, entry["kind"])))
 
 
 def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of an evaluation: how images are drawn, and one section for each benchmark that has settings of its own.
+
+Nothing here describes a model: architecture and vocabulary come from the checkpoint. A section is named as its benchmark; paths
+are seen from where the command is run.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DrawingConfig:
+    """Settings of drawing; null keeps the default of the model's family."""
+
+    guidance_scale: float | None = None
+    """0 and 1 follow the prompt alone."""
+    steps: int | None = None
+    """Drawing steps of an image."""
+    temperature: float | None = None
+    """Randomness of which codes are kept."""
+    temperature_schedule: str | None = None
+    """How the temperature falls over the steps: `compounding` (as released) or `linear`."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from the family's defaults, as a pipeline takes them."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    seed: int = 0
+    """Base of one seed per image."""
+    num_images: int = 4
+    """Images of each prompt."""
+    batch_size: int = 16
+    """Images or questions at once; changes no image."""
+    drawing: DrawingConfig = field(default_factory=DrawingConfig)

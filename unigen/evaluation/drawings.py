@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of a benchmark that draws: drawn by the model and kept as PNG, or read from where they were drawn elsewhere."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unigen.errors import EvaluationError
+from unigen.evaluation.items import Item
+from unigen.evaluation.job import Job
+from unigen.generation.pipeline import DrawRequest
+from unigen.generation.png import is_whole_image, write_png
+
+IMAGES_FOLDER = "images"
+
+
+def images_root(job: Job) -> Path:
+    """The folder of a benchmark's images: its own, or that of `--images`."""
+    return job.options.images or job.folder / IMAGES_FOLDER
+
+
+def is_drawn(job: Job, item: Item, records: Mapping[str, Any], path: Path) -> bool:
+    """Whether an item has its record and, at `path` below the images' folder, its image."""
+    return item.item_id in records and is_whole_image(images_root(job) / path)
+
+
+def draw_items(
+    job: Job,
+    items: Sequence[Item],
+    prompt_of: Callable[[Item], str],
+    path_of: Callable[[Item], Path],
+    name: str,
+    failures: list[str],
+) -> Iterator[tuple[Item, Image.Image]]:
+    """The images of `items`, in order, each once its file is there.
+
+    Args:
+        path_of: where an item's image lies below the images' folder.
+        name: the benchmark's.
+        failures: gets one line for each image of `--images` that cannot be read; its item is left out.
+    """
+    if job.options.images:
+        for item in job.progress(items, len(items), name):
+            try:
+                yield item, read_image(job.options.images / path_of(item))
+            except EvaluationError as error:
+                failures.append(f"{name}, item {item.item_id}: {error}")
+        return
+    requests = (DrawRequest(prompt_of(item), item.seed) for item in items)
+    images = job.pipeline.draw_requests(requests, batch_size=job.options.batch_size, **job.options.drawing.given())
+    for item, image in job.progress(zip(items, images, strict=True), len(items), name):
+        text = {"prompt": prompt_of(item), "seed": item.seed, "model": job.pipeline.name}
+        write_png(image, images_root(job) / path_of(item), text)
+        yield item, image
+
+
+def drawing_record(job: Job, item: Item, prompt: str, path: Path, image: Image.Image) -> dict[str, Any]:
+    """What the record of a drawn image always says."""
+    return {
+        "prompt": prompt,
+        "path": str(Path(IMAGES_FOLDER, path)) if job.options.images is None else str(job.options.images / path),
+        "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        "width": image.width,
+        "height": image.height,
+        "rank": job.ranks.rank,
+    }
+
+
+def read_image(path: Path) -> Image.Image:
+    """An RGB image.
+
+    Raises:
+        EvaluationError: it is absent or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's complaints about absent, foreign and damaged files
+        raise EvaluationError(f"cannot read {path}: {' '.join(str(error).split())}; draw it again") from error

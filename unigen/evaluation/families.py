@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which family a checkpoint is of."""
+
+from pathlib import Path
+
+from unigen.config.folders import find_model
+from unigen.models.weights import read_config
+
+UNIGEN = "unigen"
+IMAGES = "images"
+"""Not a model but a folder of images that were drawn elsewhere (`--images`)."""
+NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": "unifork", "uae": "uae"}
+
+
+def family_of(model: str | Path, data_root: str | Path) -> str:
+    """The family of a checkpoint, by its config.json alone; what is of no known family is called as it calls itself.
+
+    Raises:
+        CheckpointError: no such model.
+    """
+    content = read_config(find_model(model, data_root))
+    kind = str(content.get("model_type") or content.get("_class_name"))
+    return NAMES_IN_CONFIG.get(kind, kind)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.broken_server import broken_server
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.codes import SUFFIX, CodeShard, CodeSource, CodeSpec, ShardHeader, Strings, read_shard
 from unigen.data.draws import Draws
@@ -131,6 +132,16 @@ def test_a_shard_that_is_gone_is_a_fault_of_its_first_part_alone(tmp_path: Path)
     first, second = (list(shard.read(0, Part(index, 2), 0)) for index in (0, 1))
     assert [fault.cause for fault in first if isinstance(fault, Fault)] == ["missing_shard"]
     assert second == []
+
+
+@pytest.mark.parametrize("way", ["whole", "chunked"])
+def test_a_connection_that_breaks_off_is_a_fault(tmp_path: Path, way: str) -> None:
+    content = write(tmp_path / f"a{SUFFIX}").read_bytes()
+    with broken_server(content, len(content) - 20) as address:
+        config = SourceConfig(task="t2i", format="codes", paths=[f"{address}/{way}/a{SUFFIX}"])
+        (fault,) = CodeSource("draw", config, DataConfig(), SPEC).read(0, Part(), 0)
+    assert isinstance(fault, Fault)
+    assert (fault.cause, fault.place) == ("unreadable_shard", config.paths[0])
 
 
 def test_the_file_is_readable_by_others_and_nothing_half_written_stays(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.data.archives import captioned, png, write_shards, write_tar
+from tests.data.broken_server import broken_server
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.draws import Draws
 from unigen.data.faults import Fault, SampleRefused
@@ -163,6 +164,16 @@ def test_a_remote_shard_gives_the_same_samples_as_a_local_one(tmp_path: Path, se
         far, near = list(remote.read(0, part, skip)), list(local.read(0, part, skip))
         assert [decode(remote, entry).text for entry in far] == [decode(local, entry).text for entry in near] != []
     assert [entry.cause for entry in remote.read(1, Part(), 0)] == ["missing_shard"]
+
+
+@pytest.mark.parametrize("way", ["whole", "chunked"])
+def test_a_connection_that_breaks_off_gives_the_good_samples_and_one_fault(tmp_path: Path, way: str) -> None:
+    content = write_tar(tmp_path / "0.tar", captioned(0, 9)).read_bytes()
+    with broken_server(content, content.index(b"000006.png") + 600) as address:
+        *keys, cause = keys_and_causes(f"{address}/{way}/0.tar")
+    assert cause == "truncated_shard"
+    assert keys == [f"{number:06d}" for number in range(len(keys))]
+    assert 4 <= len(keys) <= 6, "what was still underway in a piece may be lost"
 
 
 def test_a_sample_to_draw_holds_its_image_and_caption_and_one_to_read_a_prompt_and_the_answer(tmp_path: Path) -> None:

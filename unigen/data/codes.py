@@ -29,8 +29,8 @@ from unigen.data.images import describe_transform
 from unigen.data.local_copies import local_copy
 from unigen.data.records import Part, Record
 from unigen.data.sample import RawSample
-from unigen.data.shards import expand_shards, open_shard, scheme_of
-from unigen.data.tars import TarSample
+from unigen.data.shards import READ_ERRORS, expand_shards, open_shard, scheme_of
+from unigen.data.tars import TarSample, unopened
 from unigen.errors import DataError
 
 SUFFIX = ".codes.safetensors"
@@ -173,9 +173,13 @@ class ShardHeader:
         with path.open("rb") as file:
             length = file.read(8)
             header = cls.of(length + file.read(int.from_bytes(length, "little")), str(path))
-        if path.stat().st_size != header.end:
-            raise DataError(f"{path} has {path.stat().st_size} of {header.end} bytes; encode it again")
+        header.check_size(path.stat().st_size, str(path))
         return header
+
+    def check_size(self, num_bytes: int, place: str) -> None:
+        """Raises DataError for a file of another number of bytes than the header says."""
+        if num_bytes != self.end:
+            raise DataError(f"{place} has {num_bytes} of {self.end} bytes; encode it again")
 
     @property
     def spec(self) -> CodeSpec:
@@ -204,7 +208,7 @@ def read_shard(path: str, *, allow_pipe: bool = False) -> CodeShard:
     """A shard: a local one is mapped into memory, any other read once.
 
     Raises:
-        OSError: what is not there.
+        OSError, HTTPException: what is not there, or breaks off on its way (READ_ERRORS).
         DataError: no whole shard of codes.
     """
     content: bytes | mmap.mmap
@@ -212,6 +216,7 @@ def read_shard(path: str, *, allow_pipe: bool = False) -> CodeShard:
         if scheme_of(path):
             content = file.read()
             header = ShardHeader.of(content, path)
+            header.check_size(len(content), path)
         else:
             header = ShardHeader.read(Path(path))
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -268,9 +273,9 @@ class CodeSource:
         path = local_copy(self._shards[shard], self._data)
         try:
             content = read_shard(path, allow_pipe=self._data.allow_pipe)
-        except OSError as error:
+        except READ_ERRORS as error:
             if part.index == skip == 0:
-                yield Fault("missing_shard", path, str(error))
+                yield unopened(path, error)
             return
         self._spec.check(content.spec, path)
         prefix = f"{self.name}/{content.source}/"

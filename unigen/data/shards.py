@@ -5,6 +5,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, cast
 
@@ -16,6 +17,8 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _WEB_SCHEMES = ("http", "https")
 _STORE_SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs", "abfs": "adlfs"}
 _SECONDS_WITHOUT_AN_ANSWER = 60.0
+READ_ERRORS = (OSError, HTTPException)
+"""What opening a shard, or reading one that breaks off, raises. Python's client of http has errors that are no OSError."""
 
 
 def expand_shards(
@@ -73,7 +76,7 @@ def open_shard(shard: str, *, allow_pipe: bool = False) -> IO[bytes]:
     """A binary stream of a shard as `expand_shards` gave it. Seekable only for local files.
 
     Raises:
-        OSError: what is not there or does not answer.
+        OSError, HTTPException: what is not there or does not answer (READ_ERRORS).
         ConfigError: a `pipe:` command that is not allowed.
         DataError: a store whose library is not installed.
     """

@@ -14,7 +14,7 @@ from typing import IO
 from webdataset.tariterators import base_plus_ext
 
 from unigen.data.faults import Cause, Fault, SampleRefused
-from unigen.data.shards import open_shard, scheme_of
+from unigen.data.shards import READ_ERRORS, open_shard, scheme_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,8 @@ def read_tar(shard: str, *, allow_pipe: bool = False) -> Iterator[TarSample | Fa
     """
     try:
         stream = open_shard(shard, allow_pipe=allow_pipe)
-    except FileNotFoundError:
-        yield Fault("missing_shard", shard)
-        return
-    except OSError as error:  # urllib's errors too
-        missing = isinstance(error, urllib.error.HTTPError) and error.code == 404
-        yield Fault("missing_shard" if missing else "unreadable_shard", shard, str(error))
+    except READ_ERRORS as error:
+        yield unopened(shard, error)
         return
     if scheme_of(shard) or not shard.endswith(".tar"):
         with stream:
@@ -66,6 +62,14 @@ def read_tar(shard: str, *, allow_pipe: bool = False) -> Iterator[TarSample | Fa
     else:
         stream.close()
         yield from _group(_local_members(Path(shard)), shard)
+
+
+def unopened(shard: str, error: Exception) -> Fault:
+    """The fault of a shard that could not be opened; `error` is one of READ_ERRORS."""
+    if isinstance(error, FileNotFoundError):
+        return Fault("missing_shard", shard)
+    is_missing = isinstance(error, urllib.error.HTTPError) and error.code == 404
+    return Fault("missing_shard" if is_missing else "unreadable_shard", shard, str(error))
 
 
 def count_samples(shard: str) -> int:
@@ -128,7 +132,7 @@ def _group(members: Iterator[_Member], shard: str) -> Iterator[TarSample | Fault
                     yield sample
                 sample = TarSample(key, {})
             sample.members.setdefault(extension.lower(), content)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, *READ_ERRORS, EOFError, zlib.error) as error:
         # The last sample may be cut: it counts as whole if it has what the one before it has.
         if sample is not None and whole and whole <= set(sample.members):
             yield sample

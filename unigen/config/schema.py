@@ -7,6 +7,8 @@ The string under a field says what it does.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from unigen.config.evaluation import EvaluationConfig
+
 MISSING: Any = "???"
 """OmegaConf's mark of a value that must be given, by its value: what only reads these classes does without OmegaConf."""
 
@@ -279,6 +281,8 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How `unigen evaluate --config` evaluates what this configuration trains; training does not read it."""
 
     def __post_init__(self) -> None:
         from unigen.config.checks import check  # which speaks of this class

@@ -91,7 +91,7 @@ def test_sections_that_do_not_fit_are_refused(sections: dict[str, Any], named: s
 
 
 def test_lora_is_for_language_models() -> None:
-    with pytest.raises(ConfigError, match=r"training\.lora needs stage pretrain or sft"):
+    with pytest.raises(ConfigError, match=r"training\.lora needs stage pretrain, sft, dpo"):
         _config(stage="tokenizer", training=TrainingConfig(samples_per_step={"t2i": 8}, lora=LoraConfig()))
 
 

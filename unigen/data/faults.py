@@ -20,6 +20,7 @@ Cause = Literal[
     "empty_caption",
     "empty_text",
     "bad_conversation",
+    "bad_preference",
     "too_long",
 ]
 

@@ -6,6 +6,7 @@ from unigen.data.codes import CodeSource, code_spec
 from unigen.data.conversations import ConversationSource
 from unigen.data.image_text import ImageTextSource
 from unigen.data.lanes import WeightedSource
+from unigen.data.preferences import PreferenceSource
 from unigen.data.records import Source
 from unigen.data.text import ParquetTextSource
 from unigen.errors import ConfigError
@@ -35,6 +36,8 @@ def open_source(
         return ImageTextSource(name, config, data, draft_side)
     if config.format == "conversations":
         return ConversationSource(name, config, data, seed, draft_side)
+    if config.format == "preferences":
+        return PreferenceSource(name, config, data, seed, draft_side)
     return ParquetTextSource(name, config, data)
 
 

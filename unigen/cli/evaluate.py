@@ -19,6 +19,7 @@ SETTINGS = {
     "steps": "drawing.steps",
     "temperature": "drawing.temperature",
     "temperature_schedule": "drawing.temperature_schedule",
+    "lmms_tasks": "lmms.tasks",
 }
 """Flags that are short for a key of the settings; what is not given leaves the key as the file has it."""
 
@@ -49,6 +50,12 @@ SETTINGS = {
     "--allow-partial", is_flag=True, help="Score what is there though items are missing; results say `partial`."
 )
 @click.option("--num-images", default=4, show_default=True, type=click.IntRange(min=1), help="Images of each prompt.")
+@click.option(
+    "--lmms-tasks",
+    metavar="NAMES",
+    callback=lambda _context, _option, names: f"[{names}]",
+    help="Tasks of lmms-eval with commas between them.  [those of the READMEs]",
+)
 @model_options.with_options(model_options.DRAWING)
 @model_options.BATCH_SIZE
 @model_options.with_options(model_options.OPTIONS[1:])

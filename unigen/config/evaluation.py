@@ -29,6 +29,27 @@ class DrawingConfig:
 
 
 @dataclass(frozen=True)
+class LmmsConfig:
+    """Settings of the tasks of lmms-eval."""
+
+    tasks: tuple[str, ...] = (
+        "pope",
+        "mmmu_val",
+        "seedbench",
+        "gqa",
+        "scienceqa_img",
+        "ai2d",
+        "realworldqa",
+        "mathvista_testmini",
+    )
+    """Names of tasks or groups, lmms-eval's own or those of `include_path`."""
+    include_path: str | None = None
+    """A folder with more task files."""
+    most_new_tokens: int = 1024
+    """No answer is longer, whatever its task allows."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -37,3 +58,4 @@ class EvaluationConfig:
     batch_size: int = 16
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
+    lmms: LmmsConfig = field(default_factory=LmmsConfig)

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.tiny import tiny_unigen
 from tests.world import TinyWorld, train
 from unigen.cli.main import main
+from unigen.errors import CheckpointError
 from unigen.generation.pipeline import load_pipeline
 from unigen.models.checkpoints import load_unigen
 from unigen.models.weights import read_config, read_weights
@@ -42,6 +43,23 @@ def test_a_checkpoint_comes_back_bit_by_bit(ours: Path, tmp_path: Path) -> None:
         for folder in (ours, tmp_path / "released", tmp_path / "again")
     ]
     assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_a_released_checkpoint_without_a_tokenizer_takes_that_of_the_language_model_it_names(
+    ours: Path, tmp_path: Path
+) -> None:
+    released, language = tmp_path / "released", tmp_path / "checkpoints" / "tiny-qwen2"
+    assert convert(ours, released, "released", "--language-model", "tiny-qwen2") == 0
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (released / file).rename(language / file)
+    drawn = [
+        load_pipeline(folder, data_root=tmp_path, device="cpu").draw("a red circle", steps=3)[0].tobytes()
+        for folder in (ours, released)
+    ]
+    assert drawn[0] == drawn[1]
+    (language / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json.*tiny-qwen2"):
+        load_pipeline(released, data_root=tmp_path, device="cpu")
 
 
 def test_a_released_checkpoint_in_bfloat16_stays_so(ours: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from unigen.generation.autoregressive import TextSettings, write_text
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
 from unigen.generation.steps import Decoding
-from unigen.models.checkpoints import load_tokenizer, load_unigen
+from unigen.models.checkpoints import load_tokenizer, load_unigen, tokenizer_folder
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
 from unigen.models.vision import VisionInput, VisionTower
@@ -52,10 +52,7 @@ class UnigenPipeline(Pipeline):
     ) -> "UnigenPipeline":
         model = load_unigen(folder, data_root)
         config = model.config
-        has_own_tokenizer = (folder / "tokenizer.json").is_file()
-        tokenizer = load_tokenizer(
-            folder if has_own_tokenizer else find_model(config.llm_config._name_or_path, data_root)
-        )
+        tokenizer = load_tokenizer(tokenizer_folder(folder, data_root))
         # Parameters alone: the rotary frequencies are a buffer, and rounded ones turn far positions the wrong way.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16 if device.type == "cuda" else torch.float32)

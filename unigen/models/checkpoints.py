@@ -10,7 +10,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from unigen.config.folders import find_config
+from unigen.config.folders import TOKENIZER_FILES, find_config, find_tokenizer
 from unigen.errors import CheckpointError
 from unigen.models.language import Tie, language_config
 from unigen.models.unigen import UniGen, UniGenConfig
@@ -62,9 +62,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise CheckpointError(f"no text tokenizer in {folder} (tokenizer.json or vocab.json); fetch the whole folder")
     return AutoTokenizer.from_pretrained(folder)
+
+
+def tokenizer_folder(folder: Path, data_root: str | Path | None = None) -> Path:
+    """Where the text tokenizer of a checkpoint is to be: beside its weights, or where there is none (released checkpoints
+    come without) with the language model that its config.json names.
+
+    Raises:
+        CheckpointError: that language model's tokenizer is not there.
+    """
+    has_own = any((folder / file).is_file() for file in TOKENIZER_FILES)
+    named = None if has_own else read_config(folder).get("llm_model_path")
+    return find_tokenizer(named, data_root) if named else folder
 
 
 def save_unigen(

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2Config
+from transformers import Qwen2Config
 
-from unigen.config.folders import SHIPPED_CONFIGS, find_model, find_tokenizer, portable_path
+from unigen.config.folders import SHIPPED_CONFIGS, find_model, portable_path
 from unigen.errors import CheckpointError
-from unigen.models.checkpoints import load_tokenizer, load_unigen, save_released_format, save_unigen
+from unigen.models.checkpoints import (
+    load_tokenizer,
+    load_unigen,
+    save_released_format,
+    save_unigen,
+    tokenizer_folder,
+)
 from unigen.models.language import Tie
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.weights import read_config, read_weights
@@ -41,7 +47,7 @@ def convert_model(
     if (output / "config.json").exists():
         raise CheckpointError(f"{output} holds a model already; remove it or give another folder")
     model = load_unigen(folder, data_root, tie)
-    tokenizer = _tokenizer(folder, data_root)
+    tokenizer = load_tokenizer(tokenizer_folder(folder, data_root))
     Vocabulary.from_tokenizer(tokenizer, model.config.codebook_size)  # adds the task tokens where they are missing
     _keep_dtype(model, folder)
     _name_parts_from(model.config, folder, output, data_root)
@@ -52,16 +58,6 @@ def convert_model(
         save_released_format(model, tokenizer, output, str(named))
         tokenizer.save_pretrained(output)
     return output
-
-
-def _tokenizer(folder: Path, data_root: str | Path | None) -> PreTrainedTokenizerBase:
-    try:
-        return load_tokenizer(find_tokenizer(folder))
-    except CheckpointError as missing:
-        named = read_config(folder).get("llm_model_path")
-        if not named:
-            raise missing
-        return load_tokenizer(find_tokenizer(named, data_root))
 
 
 def _keep_dtype(model: UniGen, folder: Path) -> None:

@@ -2,12 +2,13 @@
 """Captions, questions and prompts of the world of shapes."""
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
 
 from unigen.data.shapes.captions import PREFIXES, long_caption, short_caption
-from unigen.data.shapes.prompts import geneval_prompts
+from unigen.data.shapes.prompts import geneval_prompts, training_prompts
 from unigen.data.shapes.questions import ANSWERS, QuestionBook
 from unigen.data.shapes.scene import TAGS, WITHHELD_POSITIONS, Scene, SceneObject, is_held_out, sample_scene
 
@@ -131,3 +132,35 @@ def test_prompts_marked_unseen_are_never_a_training_caption_and_seen_ones_are() 
     for prompt in geneval_prompts():
         if prompt["tag"] in tags:
             assert (without_prefix(prompt["prompt"]) in said) is prompt["seen"]
+
+
+def test_training_prompts_are_never_the_benchmarks_and_never_of_a_withheld_combination() -> None:
+    prompts = training_prompts(np.random.default_rng(0))
+    evaluated = {" ".join(prompt["prompt"].lower().split()) for prompt in geneval_prompts()}
+    withheld = {_wanted(prompt) for prompt in geneval_prompts() if not prompt["seen"]}
+    assert not {" ".join(prompt["prompt"].lower().split()) for prompt in prompts} & evaluated
+    assert all(prompt["seen"] and _wanted(prompt) not in withheld for prompt in prompts)
+    words = [without_prefix(prompt["prompt"]) for prompt in prompts]
+    assert not any("circle and a triangle" in one or "triangle and a circle" in one for one in words)
+
+
+def test_training_prompts_are_many_different_ones_of_every_tag_with_ids_and_tags_in_turn() -> None:
+    prompts = training_prompts(np.random.default_rng(0))
+    assert len({prompt["prompt"] for prompt in prompts}) == len({prompt["id"] for prompt in prompts}) == len(prompts)
+    assert {tag: sum(prompt["tag"] == tag for prompt in prompts) for tag in TAGS} == {
+        "single_object": 24,
+        "two_object": 104,
+        "counting": 104,
+        "colors": 200,
+        "position": 200,
+        "color_attr": 200,
+    }
+    assert [prompt["tag"] for prompt in prompts[:12]] == [*TAGS, *TAGS]
+    assert prompts != training_prompts(np.random.default_rng(1))
+
+
+def _wanted(prompt: dict[str, Any]) -> str:
+    """What a prompt asks for, whatever the order of its words."""
+    items = {(item["class"], item.get("color"), item["count"]) for item in prompt["include"]}
+    place = {(item["class"], *item["position"]) for item in prompt["include"] if "position" in item}
+    return repr((prompt["tag"], sorted(map(repr, items)), sorted(map(repr, place))))

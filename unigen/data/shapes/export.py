@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the world of shapes as ordinary files: WebDataset shards, LLaVA conversations, parquet text, JSONL benchmarks.
+"""Writes the world of shapes as ordinary files: WebDataset shards, LLaVA conversations, parquet text, benchmarks, prompts.
 
 Image paths in the JSON files are relative to the file's own folder.
 """
@@ -20,19 +20,19 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from unigen.data.shapes.captions import long_caption, short_caption
-from unigen.data.shapes.prompts import geneval_prompts
+from unigen.data.shapes.prompts import geneval_prompts, training_prompts
 from unigen.data.shapes.questions import Question, QuestionBook
 from unigen.data.shapes.render import render
 from unigen.data.shapes.scene import TAGS, Scene, sample_scene
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 NUM_SHARDS = 16
 NUM_TEXT_FILES = 4
 
-_IMAGES, _CONVERSATIONS, _TEXT, _EVALUATION = range(4)  # independent streams of one seed
+_IMAGES, _CONVERSATIONS, _TEXT, _EVALUATION, _PROMPTS = range(5)  # independent streams of one seed
 _TURNS_PER_IMAGE = 3
 # Which colour belongs to which of two objects takes far longer to learn than one object does.
 _ROUND_OF_TAGS = (*TAGS, "two_object", "position", "color_attr")
@@ -107,6 +107,7 @@ def _write_all(folder: Path, seed: int, size: WorldSize) -> dict[str, int]:
         "conversation_turns": _write_conversations(folder / "conversations", _stream(seed, _CONVERSATIONS), size),
         "text_lines": _write_text(folder / "text", _stream(seed, _TEXT), size),
         **_write_evaluation(folder / "evaluation", _stream(seed, _EVALUATION), size),
+        "training_prompts": _write_prompts(folder / "prompts", _stream(seed, _PROMPTS)),
     }
     tokenizer = train_tokenizer(size.vocab_size)
     tokenizer.save_pretrained(folder / "tokenizer")
@@ -197,6 +198,14 @@ def _write_evaluation(folder: Path, rng: np.random.Generator, size: WorldSize) -
         lines += [json.dumps({"image": name, **_question_fields(asked)}) + "\n" for asked in questions]
     (folder / "vqa_shapes.jsonl").write_text("".join(lines))
     return {"prompts": len(prompts), "held_out_questions": len(lines), "held_out_images": num_images}
+
+
+def _write_prompts(folder: Path, rng: np.random.Generator) -> int:
+    """Prompts that training data may be made from: none of them is the benchmark's."""
+    folder.mkdir()
+    prompts = training_prompts(rng)
+    (folder / "train.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    return len(prompts)
 
 
 def _question_fields(asked: Question) -> dict[str, str]:

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts of the world of shapes in GenEval's schema, the same six tags, each marked as seen in training or withheld."""
+"""Prompts of the world of shapes in GenEval's schema, the same six tags, each marked as seen in training or withheld.
+
+The benchmark's prompts are always the same; those to train on are worded like captions and are none of the benchmark's.
+"""
 
 from collections.abc import Iterable
 from itertools import permutations
 from typing import Any
+
+import numpy as np
 
 from unigen.data.shapes.captions import NUMBERS, PREFIXES, plural
 from unigen.data.shapes.scene import (
@@ -17,6 +22,7 @@ from unigen.data.shapes.scene import (
 )
 
 NUM_PROMPTS_PER_TAG = 52
+MOST_TRAINING_PROMPTS_PER_TAG = 200
 
 
 def geneval_prompts() -> list[dict[str, Any]]:
@@ -26,16 +32,74 @@ def geneval_prompts() -> list[dict[str, Any]]:
     `color_attr` are of combinations that no training image or caption shows.
     """
     single = [_prompt("single_object", f"a {shape}", [_item(shape)]) for shape in SHAPES]
-    colors = [_prompt("colors", f"a {color} {shape}", [_item(shape, color)]) for color in COLORS for shape in SHAPES]
-    counting = [_counting(shape, count) for count in (2, 3, 4) for shape in SHAPES]
     return [
         *_worded(single, NUM_PROMPTS_PER_TAG),
         *_half_seen(_two_object()),
-        *_worded(counting, NUM_PROMPTS_PER_TAG),
-        *_worded(colors, NUM_PROMPTS_PER_TAG),
+        *_worded(_counted(), NUM_PROMPTS_PER_TAG),
+        *_worded(_colors(), NUM_PROMPTS_PER_TAG),
         *_half_seen(_position()),
         *_half_seen(_color_attribute()),
     ]
+
+
+def training_prompts(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Prompts for making training data: combinations that training shows, in wordings that the benchmark does not use.
+
+    Each has an `id` besides. Up to MOST_TRAINING_PROMPTS_PER_TAG of a tag, drawn by lot; the tags take turns for as long
+    as they have any, so that the first prompts are of every tag. The benchmark has every short wording of one uncoloured
+    object: `single_object` is worded like a long caption here.
+    """
+    evaluated = {prompt["prompt"] for prompt in geneval_prompts()}
+    by_tag: dict[str, list[dict[str, Any]]] = {}
+    for prompt in _caption_like():
+        if prompt["seen"] and prompt["prompt"] not in evaluated:
+            by_tag.setdefault(prompt["tag"], []).append(prompt)
+    drawn = {
+        tag: [prompts[index] for index in rng.permutation(len(prompts))[:MOST_TRAINING_PROMPTS_PER_TAG]]
+        for tag, prompts in by_tag.items()
+    }
+    turns = [
+        prompts[turn]
+        for turn in range(max(map(len, drawn.values())))
+        for prompts in drawn.values()
+        if turn < len(prompts)
+    ]
+    return [{"id": f"train-{index:05d}", **prompt} for index, prompt in enumerate(turns)]
+
+
+def _caption_like() -> Iterable[dict[str, Any]]:
+    """Every wording that a caption may have, of what a prompt of each tag asks for."""
+    for color in COLORS:
+        for shape in SHAPES:
+            yield _prompt("single_object", f"There is one object, a {color} {shape}.", [_item(shape, color)])
+    phrases = [
+        *_two_object(),
+        *_counted(),
+        *_colors(),
+        *_position(),
+        *_color_attribute(),
+        *map(_turned, _color_attribute()),
+    ]
+    for phrase in phrases:
+        for prefix in PREFIXES:
+            yield {**phrase, "prompt": f"{prefix} {phrase['prompt']}"}
+
+
+def _colors() -> list[dict[str, Any]]:
+    return [_prompt("colors", f"a {color} {shape}", [_item(shape, color)]) for color in COLORS for shape in SHAPES]
+
+
+def _counted() -> list[dict[str, Any]]:
+    return [_counting(shape, count) for count in (2, 3, 4) for shape in SHAPES]
+
+
+def _turned(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The same two objects, named the other way round."""
+    return {
+        **prompt,
+        "prompt": " and ".join(reversed(prompt["prompt"].split(" and "))),
+        "include": prompt["include"][::-1],
+    }
 
 
 def _two_object() -> list[dict[str, Any]]:

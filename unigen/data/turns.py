@@ -46,4 +46,9 @@ def _read_turn(entry: Any) -> Turn:
     role = _ROLES.get(str(entry.get("from")).lower()) if isinstance(entry, dict) else None
     if role is None or not isinstance(entry.get("value"), str):
         raise SampleRefused("bad_conversation", f"a turn is not from human or gpt with a text: {str(entry)[:80]}")
-    return Turn(role, _MARK_AND_BREAK.sub(" ", entry["value"]).strip())
+    return Turn(role, without_image_marks(entry["value"]))
+
+
+def without_image_marks(text: str) -> str:
+    """The text as models are trained on it: their images stand before all words, whatever place the marks name."""
+    return _MARK_AND_BREAK.sub(" ", text).strip()

@@ -70,6 +70,8 @@ def test_a_saved_configuration_loads_to_an_equal_one(child: Path, tmp_path: Path
         ("model.tie_word_embeddings=maybe", ("model.tie_word_embeddings", "maybe", "keep")),
         ("training.loss_weights={t2i: heavy}", ("training.loss_weights.t2i", "heavy")),
         ("training.steps", ("training.steps", "key=value")),
+        ("data.sources.draw.paths=[set-{0..9}.tar]", ("data.sources.draw.paths", "set-{0..9}.tar", "quote it")),
+        ("experiment.name=${x", ("experiment.name", "${x")),
     ],
 )
 def test_a_mistake_is_one_line_with_the_key_and_the_nearest_right_one(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Siglip2VisionConfig, Siglip2VisionModel
 
 from tests.world import QWEN2, TinyWorld, metrics, run, train
-from unigen.generation.pipeline import load_pipeline
+from unigen.generation.pipeline import AskRequest, load_pipeline
 from unigen.models.checkpoints import load_unigen
 
 PICTURE = Image.new("RGB", (32, 32), (200, 0, 0))
@@ -45,6 +45,21 @@ def test_all_stages_follow_one_another(tiny_world: TinyWorld, tmp_path: Path) ->
     assert pipeline.draw("a red circle", steps=3)[0].size == (32, 32)
     assert isinstance(pipeline.ask(PICTURE, "what color is it?", max_new_tokens=4), str)
     assert isinstance(pipeline.ask([PICTURE, PICTURE], "are they equal?", max_new_tokens=4), str)
+
+
+def test_a_tower_that_keeps_aspect_ratios_is_a_choice_of_the_configuration(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    """SigLIP2 NaFlex: images of one batch have different numbers of features."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    Siglip2VisionModel(Siglip2VisionConfig(**sizes, patch_size=8, num_patches=16)).save_pretrained(tmp_path / "tower")
+    config = tiny_world.config(tmp_path, "sft", model={"vision_tower": str(tmp_path / "tower")})
+    assert train(config) == 0
+    pipeline = load_pipeline(tmp_path / "run", data_root=tiny_world.root, device="cpu")
+    wide, tall = PICTURE.resize((90, 30)), PICTURE.resize((30, 60))
+    requests = [AskRequest("what?", images) for images in ((wide, tall), (tall,), (wide,))]
+    together = list(pipeline.ask_requests(requests, max_new_tokens=4))
+    assert together == [next(iter(pipeline.ask_requests([one], max_new_tokens=4))) for one in requests]
 
 
 def test_pre_training_starts_from_the_weights_of_a_language_model(tiny_world: TinyWorld, tmp_path: Path) -> None:

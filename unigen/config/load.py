@@ -87,11 +87,16 @@ def _file_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[DictConf
 
 
 def _dotlist(overrides: Sequence[str]) -> DictConfig:
+    merged = OmegaConf.create()
     for entry in overrides:
         key, separator, _ = entry.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"'{entry}' is not key=value; write for example training.steps=100")
-    return OmegaConf.from_dotlist(list(overrides))
+        try:
+            merged.merge_with_dotlist([entry])
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"the value of '{entry}' is not readable YAML: {_one_line(error)}; quote it") from error
+    return merged
 
 
 def _one_line(error: Exception) -> str:

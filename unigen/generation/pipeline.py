@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unigen.errors import CheckpointError
+from unigen.errors import CheckpointError, ConfigError
 from unigen.generation.seeds import image_seed
 from unigen.generation.steps import Decoding
 
@@ -31,6 +31,8 @@ class AskRequest:
     images: tuple[Image.Image, ...] = ()
     history: tuple[tuple[str, str], ...] = field(default=())
     seed: int = 0
+    answer_start: str = ""
+    """What the answer begins with; the model goes on from there."""
 
 
 class Pipeline(ABC):
@@ -52,11 +54,30 @@ class Pipeline(ABC):
 
     @abstractmethod
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
-        """Answers in the order of the requests, as batches get done."""
+        """Answers in the order of the requests, as batches get done; without the beginning that a request gives.
+
+        Neighbouring requests about the same image objects may share what they begin with.
+        """
+
+    def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
+        """How probable it is that each answer goes on with yes rather than with no, by one reading of each question.
+
+        Raises:
+            ConfigError: a family that does not give its probabilities.
+        """
+        raise ConfigError(
+            f"{self.name}: models of this family do not tell the probability of a yes; rate with a style that writes "
+            "answers, and leave ties to the order"
+        )
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a manifest should record of the model: with `weights`, hashes that tell one model from another."""
+
+    def num_beyond_row(self, prompt: str) -> int:
+        """How many tokens of a prompt are more than the rows that the model was trained on have room for. It is drawn from
+        whole all the same; who scores the image should say so."""
+        return 0
 
     def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image] | None:
         """The images after they went through the model's image tokenizer; None for a family that has none."""

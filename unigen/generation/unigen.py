@@ -6,7 +6,8 @@ Legend: B images, I codes of an image, K feature slots, F vision width.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,19 @@ from unigen.config.folders import find_model, weights_hash
 from unigen.data.batch import CodeImage, Sample, collate, fill_codes
 from unigen.data.images import square_pixels
 from unigen.errors import ConfigError, DataError
-from unigen.generation.autoregressive import TextSettings, write_text
+from unigen.generation.autoregressive import (
+    ReadRows,
+    TextSettings,
+    read_behind,
+    read_rows,
+    text_logits,
+    write_behind,
+)
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
+from unigen.generation.shared_reading import ReadingRow, answer_in_batches, images_key, share_beginnings
 from unigen.generation.steps import Decoding
+from unigen.generation.yes_no import yes_no_rows, yes_probability
 from unigen.models.checkpoints import load_tokenizer, load_unigen, tokenizer_folder
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
@@ -114,6 +124,9 @@ class UnigenPipeline(Pipeline):
             for codes_1I in codes_BI.split(1):
                 yield from images_of(self.image_tokenizer.decode(codes_1I))
 
+    def num_beyond_row(self, prompt: str) -> int:
+        return self.template.num_beyond_row(prompt)
+
     def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image]:
         found: list[Image.Image] = []
         for batch in _batches(images, batch_size):
@@ -123,28 +136,72 @@ class UnigenPipeline(Pipeline):
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
         chosen = _settings(TextSettings, settings)
-        for batch in _batches(requests, batch_size):
-            rows = collate([[self._reading_row(request)] for request in batch]).to(self.model.device)
-            if rows.code_images:
-                codes_NI = self.image_tokenizer.encode(torch.stack(rows.code_images))
-                rows = fill_codes(rows, codes_NI, self.vocabulary)
-            features_KF = self._features(rows.feature_images)
-            seeds = [request.seed for request in batch]
-            stop, size = self.vocabulary.message_end, len(self.tokenizer)
-            for ids in write_text(self.model, rows, features_KF, stop, size, chosen, seeds, self.decoding):
-                yield str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _reading_row(self, request: AskRequest) -> Sample:
+        def answer(batch: list[AskRequest]) -> list[str]:
+            groups = [[ReadingRow(row) for row in self._reading_rows(group)] for group in _by_images(batch)]
+            rows = self._read(groups, chosen.max_new_tokens)
+            seeds, stop = [request.seed for request in batch], self.vocabulary.message_end
+            written = write_behind(self.model, rows, stop, len(self.tokenizer), chosen, seeds, self.decoding)
+            return [str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written]
+
+        return answer_in_batches(requests, batch_size, answer)
+
+    def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
+        return answer_in_batches(requests, batch_size, self._yes_probabilities)
+
+    def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
+        questions = []
+        for group in _by_images(batch):
+            prepare = self._preparation(group[0].images)
+            questions.append([yes_no_rows(partial(prepare, request), request.answer_start) for request in group])
+        rows = self._read([[one.row for found in group for one in found] for group in questions])
+        flat = [found for group in questions for found in group]
+        counts = [one.row.num_states for found in flat for one in found]
+        logits_MV = text_logits(self.model, rows.last_states(counts), len(self.tokenizer)).cpu()
+        parts = logits_MV.split([sum(one.row.num_states for one in found) for found in flat])
+        return [yes_probability(found, part_MV) for found, part_MV in zip(flat, parts, strict=True)]
+
+    @torch.no_grad()
+    def _read(self, groups: Sequence[Sequence[ReadingRow]], num_new: int = 0) -> ReadRows:
+        """Read rows, given as groups about the same images, with room for new tokens; what a group begins with is read once."""
+        is_shared = any(len(group) > 1 for group in groups)
+        shared = share_beginnings(groups) if is_shared else None
+        samples = shared.beginnings if shared else [row.sample for group in groups for row in group]
+        batch = collate([[sample] for sample in samples]).to(self.model.device)
+        if batch.code_images:
+            codes_NI = self.image_tokenizer.encode(torch.stack(batch.code_images))
+            batch = fill_codes(batch, codes_NI, self.vocabulary)
+        features_KF = self._features(batch.feature_images)
+        rows = read_rows(self.model, batch, features_KF, 0 if shared else num_new)
+        if shared is None:
+            return rows
+        index_B = torch.tensor(shared.index, device=self.model.device)
+        return read_behind(self.model, rows, index_B, shared.texts, num_new)
+
+    def _reading_rows(self, requests: Sequence[AskRequest]) -> list[Sample]:
+        """The rows of requests about the same images, which are prepared once."""
+        prepare = self._preparation(requests[0].images)
+        return [prepare(request, request.answer_start) for request in requests]
+
+    def _preparation(self, images: Sequence[Image.Image]) -> Callable[[AskRequest, str], Sample]:
+        """What makes the row of a request about these images, up to the end of the beginning of its answer."""
         if self.vision_tower is None:
-            pixels = [self._pixels(image) for image in request.images]
-            if not pixels:
+            if not images:
                 raise DataError("a model that reads through image codes needs at least one image; give --image FILE")
-            segments = self.template.question_over_codes(request.history, request.question, len(pixels))
-            return Sample("", Document(0, segments), tuple(CodeImage(one) for one in pixels))
-        seen = [self.vision_tower.preprocess(image) for image in request.images]
-        counts = [self.vision_tower.num_tokens(one) for one in seen]
-        segments = self.template.question_over_features(request.history, request.question, counts)
-        return Sample("", Document(0, segments), feature_images=tuple(seen))
+            shown = tuple(CodeImage(self._pixels(image)) for image in images)
+            return partial(self._row_over_codes, shown)
+        seen = [self.vision_tower.preprocess(image) for image in images]
+        return partial(self._row_over_features, tuple(seen), [self.vision_tower.num_tokens(one) for one in seen])
+
+    def _row_over_codes(self, images: tuple[CodeImage, ...], request: AskRequest, answer: str) -> Sample:
+        segments = self.template.question_over_codes(request.history, request.question, len(images), answer)
+        return Sample("", Document(0, segments), images)
+
+    def _row_over_features(
+        self, images: tuple[object, ...], counts: list[int], request: AskRequest, answer: str
+    ) -> Sample:
+        segments = self.template.question_over_features(request.history, request.question, counts, answer)
+        return Sample("", Document(0, segments), feature_images=images)
 
     def _pixels(self, image: Image.Image) -> Tensor:
         return square_pixels(image.convert("RGB"), self.model.config.image_resolution)
@@ -192,3 +249,8 @@ def _batches(requests: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(requests)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _by_images(requests: Sequence[AskRequest]) -> list[list[AskRequest]]:
+    """Neighbouring requests about the same images, together."""
+    return [list(group) for _, group in groupby(requests, key=images_key)]

@@ -29,7 +29,8 @@ class RowTooLongError(ValueError):
 class UnigenTemplate:
     """Builds the segments of UniGen's rows, none longer than `row_length`.
 
-    Texts that are too long lose their end. Rows to be trained on raise RowTooLongError where their images alone fill a row.
+    Texts to be trained on lose their end where they are too long; what a model has to go on from is whole. Rows to be trained
+    on raise RowTooLongError where their images alone fill a row.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,7 +43,7 @@ class UnigenTemplate:
         """A drawing row. A caption that is too long loses its end, never the assistant's header after it."""
         visibility = Visibility.BLOCK
         return (
-            text(self.draw_prompt(caption)),
+            text(self._cut_prompt(caption)),
             text([self.vocabulary.start_of_image], visibility=visibility),
             codes(
                 self.num_image_codes,
@@ -53,14 +54,13 @@ class UnigenTemplate:
         )
 
     def draw_prompt(self, caption: str) -> list[int]:
-        """Token ids before the image block."""
+        """Token ids before the image block, with the whole caption, also where `draw` would cut it."""
         head, middle = self._around_caption
-        budget = self.row_length - self.num_image_codes - 2 - len(head) - len(middle)
-        if budget < 0:
-            raise RowTooLongError(
-                f"a row of {self.row_length} tokens has no room for a caption; raise model.max_text_tokens"
-            )
-        return [*head, *self._encode(caption)[:budget], *middle]
+        return [*head, *self._encode(caption), *middle]
+
+    def num_beyond_row(self, caption: str) -> int:
+        """How many tokens of a caption are more than the rows of training have room for."""
+        return max(0, len(self.draw_prompt(caption)) + self.num_image_codes + 2 - self.row_length)
 
     def read_codes(self, turns: Sequence[tuple[str, str]], num_images: int = 1) -> tuple[Segment, ...]:
         """A reading row over image codes; all text after the images is supervised, the question too."""
@@ -81,27 +81,38 @@ class UnigenTemplate:
         return (text(ids[: self.row_length], supervision=Supervision.NEXT_TOKEN),)
 
     def question_over_codes(
-        self, turns: Sequence[tuple[str, str]], question: str, num_images: int
+        self, turns: Sequence[tuple[str, str]], question: str, num_images: int, answer: str = ""
     ) -> tuple[Segment, ...]:
-        """A reading row over codes up to `<|im_start|>assistant`, after earlier turns of question and answer."""
+        """A reading row over codes up to `<|im_start|>assistant`, or up to the end of the beginning of an `answer`; after
+        earlier turns of question and answer."""
         words: list[int] = []
-        for asked, answer in turns:
-            words += self._encode(f"{asked}<|im_end|>\n<|im_start|>assistant\n {answer}<|im_end|>\n<|im_start|>user\n")
-        words += self._encode(f"{question}<|im_end|>\n<|im_start|>assistant")
+        for asked, answered in turns:
+            words += self._encode(f"{asked}<|im_end|>\n<|im_start|>assistant\n {answered}<|im_end|>\n<|im_start|>user\n")
+        words += self._encode(f"{question}<|im_end|>\n<|im_start|>assistant" + (f"\n {answer}" if answer else ""))
         return (*self._code_images(num_images), text(words))
 
     def question_over_features(
-        self, turns: Sequence[tuple[str, str]], question: str, num_features: Sequence[int]
+        self, turns: Sequence[tuple[str, str]], question: str, num_features: Sequence[int], answer: str = ""
     ) -> tuple[Segment, ...]:
-        """A conversation up to `<|im_start|>assistant` without the line break, which the model writes itself."""
+        """A conversation up to `<|im_start|>assistant` without the line break, which the model writes itself; or up to the
+        end of the beginning of an `answer`."""
         segments = self._dialogue(turns, num_features, Supervision.NONE)
         user = self._user_message(question, goes_on=not turns and bool(num_features))
-        return (*segments, text([*user, *self._encode("<|im_start|>assistant")]))
+        return (*segments, text([*user, *self._encode("<|im_start|>assistant" + (f"\n{answer}" if answer else ""))]))
 
     @cached_property
     def _around_caption(self) -> tuple[list[int], list[int]]:
         head = [*self._opening(self.vocabulary.draw_task), *self._encode("user\n")]
         return head, self._encode("<|im_end|>\n<|im_start|>assistant\n")
+
+    def _cut_prompt(self, caption: str) -> list[int]:
+        head, middle = self._around_caption
+        budget = self.row_length - self.num_image_codes - 2 - len(head) - len(middle)
+        if budget < 0:
+            raise RowTooLongError(
+                f"a row of {self.row_length} tokens has no room for a caption; raise model.max_text_tokens"
+            )
+        return [*head, *self._encode(caption)[:budget], *middle]
 
     def _encode(self, content: str) -> list[int]:
         return self.tokenizer.encode(content, add_special_tokens=False)

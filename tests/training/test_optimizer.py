@@ -69,3 +69,33 @@ def test_frozen_weights_stay_as_they_are_and_others_move(tiny_world: TinyWorld, 
     for name in first:
         is_frozen = "layers.0." in name or "embed_tokens" in name
         assert torch.equal(first[name], last[name]) == is_frozen, name
+
+
+def test_muon_steps_matrices_of_layers_and_adamw_all_else(stage: Stage) -> None:
+    optimizer = build_optimizer(stage, OptimizerConfig(name="muon", weight_decay=0.0, learning_rate=0.5))
+    before = {name: one.detach().clone() for name, one in stage.named_parameters()}
+    for one in stage.parameters():
+        one.grad = torch.randn_like(one)
+    optimizer.step()
+    for name, one in stage.named_parameters():
+        change = (one.detach() - before[name]) / 0.5
+        if one.ndim == 2 and "embed_tokens" not in name:
+            # Orthogonalised, and scaled to AdamW's size: all singular values about 0.2 sqrt(longer side).
+            values = torch.linalg.svdvals(change) / (0.2 * max(one.shape) ** 0.5)
+            assert values.min() > 0.5, name
+            assert values.max() < 1.4, name
+            assert set(optimizer.state[one]) == {"momentum_buffer"}
+        else:
+            torch.testing.assert_close(change.abs(), torch.ones_like(change), atol=1e-2, rtol=0)
+            assert {"exp_avg", "exp_avg_sq"} <= set(optimizer.state[one])
+
+
+def test_muon_obeys_the_rates_that_the_loop_sets(stage: Stage) -> None:
+    optimizer = build_optimizer(stage, OptimizerConfig(name="muon"))
+    before = [one.detach().clone() for one in stage.parameters()]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for one in stage.parameters():
+        one.grad = torch.randn_like(one)
+    optimizer.step()
+    assert all(torch.equal(one, old) for one, old in zip(stage.parameters(), before, strict=True))

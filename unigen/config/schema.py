@@ -153,11 +153,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` trains matrices between hidden states by Muon, scaled to steps of AdamW's size, and all else by AdamW. It needs
+    whole weights on a rank: one process or DDP."""
     learning_rate: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.01
+    muon_momentum: float = 0.95
     decay_norms_and_embeddings: bool = False
     """`true` decays everything but biases, as the released trainers did."""
 

@@ -89,6 +89,10 @@ class Trainer:
         )
         set_recompute(self.stage, self.recompute)
         self.loader, self.num_steps = self._data()
+        if config.optimizer.name == "muon" and self.backend.is_sharded:
+            raise ConfigError(
+                "optimizer.name is muon, which needs whole weights on a rank; take adamw with FSDP or DeepSpeed"
+            )
         self.backend.prepare(self.stage, lambda stage: build_optimizer(stage, config.optimizer))
         if config.training.compile == "blocks":
             compile_blocks(self.stage, self.backend.name)

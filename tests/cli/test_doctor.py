@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_world import small_world
 from unigen import environment
 from unigen.cli.main import main
+from unigen.config.folders import SHIPPED_CONFIGS
+from unigen.data.inventory import SHAPES_FOLDERS
 from unigen.environment import Gpu, Machine, explain_unusable_gpu, extras, git_commit, package_versions
 
 SFT = """
@@ -65,8 +68,28 @@ def test_what_a_config_wants_and_is_not_there_comes_with_its_command(
     printed = capsys.readouterr().out
     assert "unigen download Qwen2.5-1.5B-Instruct --data-root" in printed
     assert "unigen download falcon-refinedweb --data-root" in printed
-    assert "unigen convert data" in printed
+    assert f"unigen convert data SOURCE --kind folder --output {config.parent}/data/datasets/journeydb" in printed
+    pt2 = f"configs/unigen_1_5b/unigen_pt2.yaml experiment.output_dir={config.parent}/data/checkpoints/unigen_pt2"
+    assert f"unigen train {pt2}\n" in printed
     assert "(10 of 10 files)" in printed
+
+
+def test_what_a_recipe_of_shapes_wants_is_written_by_two_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = SHIPPED_CONFIGS.parent / "shapes"
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--config", str(recipes / "sft.yaml"), "--json"]) == 1
+    remedies = {item["what"].split()[0]: item["remedy"] for item in json.loads(capsys.readouterr().out)["missing"]}
+    assert remedies["model.pretrained"] == "unigen train configs/shapes/pt2.yaml"
+    assert remedies["model.vision_tower"] == "unigen train configs/shapes/vision.yaml"
+    others = {remedy for key, remedy in remedies.items() if key.startswith("data.") or key == "model.text_tokenizer"}
+    assert others == {"unigen data shapes --output runs/quickstart/datasets"}
+
+
+def test_what_the_shapes_command_is_said_to_write_it_writes(tmp_path: Path) -> None:
+    world = small_world(tmp_path / "world")
+    assert [name for name in SHAPES_FOLDERS if not (world / name).is_dir()] == []
 
 
 def test_nothing_is_missing_once_everything_is_in_place(

@@ -7,9 +7,14 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from unigen.config.assets import Wanted, wanted_by
-from unigen.config.folders import ADAPTER_WEIGHTS, WEIGHT_FILES, find_config, find_model, find_tokenizer
+from unigen.config.folders import ADAPTER_WEIGHTS, REPOSITORY, WEIGHT_FILES, find_config, find_model, find_tokenizer
+from unigen.config.load import load_config
 from unigen.config.schema import Config
-from unigen.errors import CheckpointError
+from unigen.data.shards import TAR_SUFFIXES
+from unigen.errors import CheckpointError, ConfigError
+
+SHAPES_FOLDERS = ("shapes_short", "shapes_long", "conversations", "text", "tokenizer")
+"""What `unigen data shapes` writes for training."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,31 @@ def _has_content(path: Path) -> bool:
 
 
 def _remedy(wanted: Wanted, root: Path) -> str:
+    datasets = root / "datasets"
+    place = (datasets if wanted.kind == "dataset" else Path()) / wanted.name
     if wanted.asset is not None:
         return f"unigen download {wanted.asset.name} --data-root {root}"
+    if place.is_relative_to(datasets) and place.relative_to(datasets).parts[0] in SHAPES_FOLDERS:
+        return f"unigen data shapes --output {datasets}"
     if wanted.kind == "dataset":
-        return f"write it with `unigen convert data`, or copy it to {root / 'datasets' / wanted.name}"
+        is_tar = place.name.endswith(TAR_SUFFIXES)
+        made = f", or make it: unigen convert data SOURCE --kind folder --output {place.parent} (see its --help)"
+        return f"copy it to {place}{made if is_tar else ''}"
     if "/" in wanted.name:
-        return f"run what writes {wanted.name} (an earlier stage, or `unigen data shapes`), or give another path for {wanted.key}"
+        return _training_of(wanted.name, root) or f"run what writes it, or give another path for {wanted.key}"
     return f"place it in {root / 'checkpoints' / wanted.name}"
+
+
+def _training_of(name: str, root: Path) -> str | None:
+    """The command that trains what a shipped recipe writes: into the folder `name`, or under its own name."""
+    for path in sorted((REPOSITORY / "configs").glob("*/*.yaml")):
+        try:
+            experiment = load_config(path).experiment
+        except ConfigError:  # no recipe of its own: what others are based on, or another program's
+            continue
+        recipe = path.relative_to(REPOSITORY)
+        if Path(name) == Path(experiment.output_dir):
+            return f"unigen train {recipe}"
+        if Path(name).parts[0] == experiment.name:
+            return f"unigen train {recipe} experiment.output_dir={root / 'checkpoints' / experiment.name}"
+    return None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From prepared samples to packed batches.
 
-Legend: R packed rows, L positions of a row, N images in codes, I code slots of an image, K feature slots of the batch, T targets.
+Legend: R packed rows, L positions of a row, N images in codes, I code slots of an image, K feature slots of the batch, T targets,
+P pairs of images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,10 @@ class Sample:
     """Pixels (3, H, W) that the row is to become, for decoders outside the sequence."""
     caption: str = ""
     """Plain text that goes with the images, for objectives outside the sequence."""
+    rejected: "Sample | None" = None
+    """The row of another image of the same prompt, to which this one is preferred."""
+    visit: int = 0
+    """Of preferences: how often the record had been visited before, which with its key says what was drawn."""
 
     @property
     def num_targets(self) -> int:
@@ -77,6 +82,10 @@ class Batch:
     """What the vision tower made of `feature_images`, once it has."""
     supervised_T: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     """Flat positions that have a target, known before the codes are: so no device has to be asked for them."""
+    pairs_P2: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))
+    """Numbers of the images of each preference: the chosen, the rejected."""
+    reference_P2: Tensor | None = None
+    """Their log-probabilities by the reference model, where they were computed ahead."""
     target_images: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)

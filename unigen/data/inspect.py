@@ -9,7 +9,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -113,8 +113,21 @@ def read_step(
         if part.failure is not None:
             raise DataError(part.failure)
         if part.is_whole:
-            return SeenStep([value for _, value in sorted(part.samples, key=lambda placed: placed[0])], faults)
+            placed = sorted(part.samples, key=lambda placed: placed[0])
+            return SeenStep([row for _, seen in placed for row in _rows(seen)], faults)
     raise AssertionError("the stream of samples is endless")
+
+
+def _rows(seen: SeenSample) -> list[SeenSample]:
+    """The rows of a sample: one, or of a preference those of its two images."""
+    rejected = seen.sample.rejected
+    if rejected is None:
+        return [seen]
+    pair = zip(("chosen", "rejected"), seen.raw.images, (seen.sample, rejected), strict=True)
+    return [
+        SeenSample(replace(seen.raw, key=f"{seen.raw.key} ({name})", images=(image,)), sample)
+        for name, image, sample in pair
+    ]
 
 
 def write_page(

@@ -2,8 +2,8 @@
 """From a decoded record to a row to be: template, image pixels, and the draws of this visit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -93,6 +93,28 @@ class RowPreparer:
         feature_images: tuple[object, ...] = (),
     ) -> Sample:
         return Sample(raw.key, Document(TASKS.index(raw.task), segments), code_images, feature_images)
+
+
+@dataclass(frozen=True)
+class PairPreparer:
+    """Makes the two rows of a preference: that of the chosen image, which holds that of the rejected one."""
+
+    rows: RowPreparer
+    pairing: Literal["shared", "released"]
+    """`shared`: both rows come of the same draws. `released`: each has draws of its own."""
+
+    @property
+    def template(self) -> UnigenTemplate:
+        return self.rows.template
+
+    def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        others = draws if self.pairing == "shared" else replace(draws, key=f"{draws.key}|rejected")
+        chosen, rejected = raw.images
+        return replace(
+            self.rows(replace(raw, images=(chosen,)), draws),
+            rejected=self.rows(replace(raw, images=(rejected,)), others),
+            visit=draws.visit,
+        )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ REQUESTS = [
 
 
 def prepare(pipeline: UnigenPipeline, requests: list[AskRequest]) -> tuple[Batch, Tensor | None]:
-    batch = collate([[pipeline._reading_row(request)] for request in requests])
+    batch = collate([pipeline._reading_rows([request]) for request in requests])
     if batch.code_images:
         batch = fill_codes(batch, pipeline.image_tokenizer.encode(torch.stack(batch.code_images)), pipeline.vocabulary)
     if pipeline.vision_tower is None:

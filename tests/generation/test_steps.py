@@ -53,7 +53,7 @@ def reading_rows(drawer: UnigenPipeline, questions: list[str]) -> Batch:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in questions]
     requests = [AskRequest(question, (image,)) for question, image in zip(questions, images, strict=True)]
-    batch = collate([[drawer._reading_row(request)] for request in requests], 96)
+    batch = collate([drawer._reading_rows([request]) for request in requests], 96)
     return fill_codes(batch, drawer.image_tokenizer.encode(torch.stack(batch.code_images)), drawer.vocabulary)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing text token by token, in batches, with cached keys and values.
 
-Legend: B rows, L prompt columns, C columns of the cache, S steps, V vocabulary.
+Legend: B rows, L prompt columns, T columns behind a shared beginning, C columns of the cache, D width, S steps, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,75 @@ class TextSettings:
     """Keep the smallest set of tokens with at least this probability."""
 
 
+@dataclass(frozen=True)
+class ReadRows:
+    """Rows that were read: what more text is read or written behind."""
+
+    cache: DecodingCache
+    is_column_BL: Tensor
+    """Which of the columns that were read belong to a row; the others are padding."""
+    hidden_BTD: Tensor
+    """States of the columns that were read last."""
+    ends_B: Tensor
+    """Which of those is each row's last one."""
+
+    @property
+    def lengths_B(self) -> Tensor:
+        return self.is_column_BL.sum(dim=1)
+
+    @property
+    def last_BD(self) -> Tensor:
+        return self.last_states([1] * len(self.ends_B))
+
+    def last_states(self, counts: Sequence[int]) -> Tensor:
+        """The last `counts[b]` states of each row b, in order, (sum of counts, D)."""
+        places = [(row, back) for row, count in enumerate(counts) for back in reversed(range(count))]
+        rows_M, backs_M = torch.tensor(places, device=self.ends_B.device).T
+        return self.hidden_BTD[rows_M, self.ends_B[rows_M] - backs_M]
+
+
 @torch.no_grad()
+def read_rows(model: UniGen, batch: Batch, features_KF: Tensor | None, num_new: int = 0) -> ReadRows:
+    """Read a batch that holds one document a row.
+
+    Args:
+        batch: with its codes filled in, on the model's device.
+        features_KF: vision features for `batch.feature_slots_K`.
+        num_new: tokens to be written behind the rows.
+    """
+    is_column_BL = batch.visible.documents_RL != PADDING
+    cache = DecodingCache(is_column_BL.shape[1] + num_new)
+    hidden_BLD = model(
+        batch.input_ids_RL, batch.positions_RL, batch.visible.dense(), features_KF, batch.feature_slots_K, cache=cache
+    )
+    return ReadRows(cache, is_column_BL, hidden_BLD, is_column_BL.sum(dim=1) - 1)
+
+
+@torch.no_grad()
+def read_behind(
+    model: UniGen, rows: ReadRows, index_B: Tensor, texts: Sequence[Sequence[int]], num_new: int = 0
+) -> ReadRows:
+    """Read a text behind row `index_B[b]` for each b: what several rows begin with is read once.
+
+    Args:
+        texts: token ids, at least one a row.
+        num_new: tokens to be written behind the rows.
+    """
+    width, longest = rows.is_column_BL.shape[1], max(map(len, texts))
+    ids_BT = torch.stack([F.pad(torch.tensor(ids), (0, longest - len(ids))) for ids in texts]).to(index_B.device)
+    lengths_B = torch.tensor([len(ids) for ids in texts], device=index_B.device)
+    place_T = torch.arange(longest, device=index_B.device)
+    is_column_BL = torch.cat([rows.is_column_BL[index_B], place_T < lengths_B[:, None]], dim=1)
+    num_columns = width + longest + num_new
+    place_C = torch.arange(num_columns, device=index_B.device)
+    is_seen_BTC = F.pad(is_column_BL, (0, num_new))[:, None, :] & (place_C <= width + place_T[:, None])
+    # A row of padding sees its own beginning, so that none of the softmax is empty.
+    cache = rows.cache.rows(index_B, num_columns, width + place_T)
+    positions_BT = rows.lengths_B[index_B][:, None] + place_T
+    hidden_BTD = model(ids_BT, positions_BT, is_seen_BTC[:, None], cache=cache)
+    return ReadRows(cache, is_column_BL, hidden_BTD, lengths_B - 1)
+
+
 def write_text(
     model: UniGen,
     batch: Batch,
@@ -40,31 +109,37 @@ def write_text(
     seeds: list[int],
     decoding: Decoding = "auto",
 ) -> list[list[int]]:
-    """Continue every row of a batch that holds one document a row.
+    """Continue every row of a batch that holds one document a row; see `read_rows` and `write_behind`."""
+    rows = read_rows(model, batch, features_KF, settings.max_new_tokens)
+    return write_behind(model, rows, stop_id, text_size, settings, seeds, decoding)
+
+
+@torch.no_grad()
+def write_behind(
+    model: UniGen,
+    rows: ReadRows,
+    stop_id: int,
+    text_size: int,
+    settings: TextSettings,
+    seeds: list[int],
+    decoding: Decoding = "auto",
+) -> list[list[int]]:
+    """Continue every row.
 
     Args:
-        batch: prompts with their codes filled in, on the model's device.
-        features_KF: vision features for `batch.feature_slots_K`.
+        rows: read with room for `settings.max_new_tokens`.
         text_size: only ids below it are written.
         seeds: one a row; used when the temperature is above 0.
         decoding: how the step of one token is run.
     Returns:
         new token ids of each row, without the stop token.
     """
-    is_prompt_BL = batch.visible.documents_RL != PADDING
-    lengths_B = is_prompt_BL.sum(dim=1)
-    num_rows, width = is_prompt_BL.shape
-    cache = DecodingCache(width + settings.max_new_tokens)
-    hidden_BLD = model(
-        batch.input_ids_RL, batch.positions_RL, batch.visible.dense(), features_KF, batch.feature_slots_K, cache=cache
-    )
-    device = hidden_BLD.device
-    last_BD = hidden_BLD[torch.arange(num_rows, device=device), lengths_B - 1]
-    uniform_SB1 = _uniform(seeds, settings).to(device)
+    lengths_B, device = rows.lengths_B, rows.ends_B.device
     stop_B = torch.full_like(lengths_B, stop_id)
-    token_B = _choose(_logits(model, last_BD, text_size), settings, uniform_SB1[0])
+    uniform_SB1 = _uniform(seeds, settings).to(device)
+    token_B = _choose(text_logits(model, rows.last_BD, text_size), settings, uniform_SB1[0])
     written, is_done_B = [token_B], token_B == stop_id
-    fixed = (model, settings, text_size, cache.layers, is_prompt_BL, lengths_B, stop_B)
+    fixed = (model, settings, text_size, rows.cache.layers, rows.is_column_BL, lengths_B, stop_B)
     advance = step_runner(_write_next, fixed, decoding, device, settings.max_new_tokens - 1)
     for step_1, uniform_B1 in zip(
         torch.arange(settings.max_new_tokens - 1, device=device)[:, None], uniform_SB1[1:], strict=True
@@ -82,7 +157,7 @@ def _write_next(
     settings: TextSettings,
     text_size: int,
     layers: Layers,
-    is_prompt_BL: Tensor,
+    is_column_BL: Tensor,
     lengths_B: Tensor,
     stop_B: Tensor,
     token_B: Tensor,
@@ -91,17 +166,18 @@ def _write_next(
     uniform_B1: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The token after `token_B`, which is the one that step `step_1` writes into the cache; and which rows have ended."""
-    width, num_columns = is_prompt_BL.shape[1], layers[0][0].shape[2]
+    width, num_columns = is_column_BL.shape[1], layers[0][0].shape[2]
     columns_C = torch.arange(num_columns, device=token_B.device)
-    is_seen_BC = F.pad(is_prompt_BL, (0, num_columns - width)) | ((columns_C >= width) & (columns_C <= width + step_1))
+    is_seen_BC = F.pad(is_column_BL, (0, num_columns - width)) | ((columns_C >= width) & (columns_C <= width + step_1))
     cache = DecodingCache(num_columns, layers, width + step_1)
     hidden_B1D = model(token_B[:, None], (lengths_B + step_1)[:, None], is_seen_BC[:, None, None], cache=cache)
-    chosen_B = _choose(_logits(model, hidden_B1D[:, 0], text_size), settings, uniform_B1)
+    chosen_B = _choose(text_logits(model, hidden_B1D[:, 0], text_size), settings, uniform_B1)
     next_B = torch.where(is_done_B, stop_B, chosen_B)
     return next_B, is_done_B | (next_B == stop_B)
 
 
-def _logits(model: UniGen, hidden_BD: Tensor, text_size: int) -> Tensor:
+def text_logits(model: UniGen, hidden_BD: Tensor, text_size: int) -> Tensor:
+    """Logits (B, V) in float32 over the ids of text alone."""
     return F.linear(hidden_BD, model.output_embedding_VD[:text_size]).float()
 
 

@@ -47,34 +47,40 @@ class PrefixCache:
 class DecodingCache:
     """Keys and values of rows that grow by one column a step, in buffers that are allocated once.
 
-    The prefill fills their beginning. Afterwards a step writes one column and sees the whole buffers, whose shapes never
+    The prefill fills their beginning. Afterwards a step writes its columns and sees the whole buffers, whose shapes never
     change: the mask has to hide the columns that are not written yet.
     """
 
-    def __init__(self, num_columns: int, layers: Layers = (), column_1: Tensor | None = None) -> None:
+    def __init__(self, num_columns: int, layers: Layers = (), columns_N: Tensor | None = None) -> None:
         """
         Args:
             num_columns: width of the buffers.
             layers: those of a cache that was filled.
-            column_1: where the next column goes, (1,) on the device of the buffers.
+            columns_N: where the next columns go, on the device of the buffers.
         """
         self._num_columns = num_columns
         self._layers = list(layers)
-        self._column_1 = column_1
+        self._columns_N = columns_N
 
     def update(
         self, key_BGND: Tensor, value_BGND: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        if self._column_1 is None:
+        if self._columns_N is None:
             assert layer == len(self._layers)
             self._layers.append((self._widened(key_BGND), self._widened(value_BGND)))
             return key_BGND, value_BGND
         key, value = self._layers[layer]
-        return key.index_copy_(2, self._column_1, key_BGND), value.index_copy_(2, self._column_1, value_BGND)
+        return key.index_copy_(2, self._columns_N, key_BGND), value.index_copy_(2, self._columns_N, value_BGND)
 
     @property
     def layers(self) -> Layers:
         return tuple(self._layers)
+
+    def rows(self, index_B: Tensor, num_columns: int, columns_N: Tensor) -> "DecodingCache":
+        """A wider cache whose row b begins as row `index_B[b]` of this one, for steps that go on at `columns_N`."""
+        wider = DecodingCache(num_columns)
+        layers = tuple((wider._widened(key[index_B]), wider._widened(value[index_B])) for key, value in self._layers)
+        return DecodingCache(num_columns, layers, columns_N)
 
     def _widened(self, entries_BGND: Tensor) -> Tensor:
         """A buffer that begins with `entries_BGND`; zeros elsewhere, for what is hidden must be a number too."""

@@ -149,6 +149,7 @@ class UnigenPipeline(Pipeline):
     def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
         return answer_in_batches(requests, batch_size, self._yes_probabilities)
 
+    @torch.no_grad()
     def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
         questions = []
         for group in _by_images(batch):

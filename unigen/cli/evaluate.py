@@ -91,6 +91,7 @@ def command(
         output=output,
         world=data or Path(data_root) / "datasets" / "shapes",
         data_root=Path(data_root),
+        decoding=decoding,
         images=images,
         is_partial_allowed=allow_partial,
     )

@@ -8,11 +8,13 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
+from unigen.evaluation.lmms.benchmark import Lmms
 from unigen.evaluation.vqa_shapes import VqaShapes
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
     "geneval_shapes": GenevalShapes,
     "vqa_shapes": VqaShapes,
+    "lmms": Lmms,
 }
 ALIASES: dict[str, str] = {}
 """Other names, those of the READMEs among them. A dash is an underscore everywhere."""

@@ -13,6 +13,7 @@ from unigen.evaluation.items import Item, share
 from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.records import read_records, require_complete
 from unigen.generation.pipeline import Pipeline
+from unigen.generation.steps import Decoding
 
 E = TypeVar("E")
 
@@ -26,6 +27,8 @@ class Options(EvaluationConfig):
     """Folder of the world of shapes, whose `evaluation/` holds prompts and questions."""
     data_root: Path = Path("unigen_data")
     """Where checkpoints and datasets are kept."""
+    decoding: Decoding = "auto"
+    """How the steps of drawing and writing are run; the pipeline was loaded so."""
     images: Path | None = None
     """Images drawn elsewhere, in the benchmark's own layout, which are scored in the place of the model's."""
     is_partial_allowed: bool = False

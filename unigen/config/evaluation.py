@@ -6,7 +6,7 @@ are seen from where the command is run.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,28 @@ class LmmsConfig:
 
 
 @dataclass(frozen=True)
+class DpgConfig:
+    """Settings of DPG-Bench."""
+
+    prompts: str | None = None
+    """Folder of `<item_id>.txt`, or a JSONL file with `item_id` and `text`; null takes `third_party/dpg_bench/prompts`."""
+    questions: str | None = None
+    """csv of the questions; null takes `third_party/dpg_bench/dpg_bench.csv`."""
+    num_prompts: int = 1065
+    """How many prompts there have to be; another number is refused, or makes the result partial."""
+    grid: Literal["plain", "released"] = "plain"
+    """`released` has the lines of two pixels between tiles that the released evaluation had, and cuts as if there were none."""
+    judge: Literal["mplug", "file", "model"] = "mplug"
+    """Who answers: mPLUG or another judge outside, through files, or a model of this project."""
+    judge_name: str | None = None
+    """What a judge other than mPLUG is called; its scores are `dpg_<name>`."""
+    judge_model: str | None = None
+    """Checkpoint of the judge that is a model."""
+    judge_python: str | None = None
+    """The python of mPLUG's environment, to have the questions answered in the same command; null leaves that to the user."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -58,4 +80,5 @@ class EvaluationConfig:
     batch_size: int = 16
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
+    dpg: DpgConfig = field(default_factory=DpgConfig)
     lmms: LmmsConfig = field(default_factory=LmmsConfig)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from unigen.errors import EvaluationError
+from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
@@ -15,8 +16,9 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "geneval_shapes": GenevalShapes,
     "vqa_shapes": VqaShapes,
     "lmms": Lmms,
+    "dpg": Dpg,
 }
-ALIASES: dict[str, str] = {}
+ALIASES: dict[str, str] = {"dpgbench": "dpg", "dpg_bench": "dpg"}
 """Other names, those of the READMEs among them. A dash is an underscore everywhere."""
 
 

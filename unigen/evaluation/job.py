@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from unigen.config.evaluation import EvaluationConfig
 from unigen.evaluation.items import Item, share
 from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.records import read_records, require_complete
-from unigen.generation.pipeline import Pipeline
+from unigen.generation.pipeline import Pipeline, load_pipeline
 from unigen.generation.steps import Decoding
 
 E = TypeVar("E")
@@ -71,6 +72,11 @@ class Job:
         weights = self.model.get("weights", {})
         dtype = self.model.get("dtype")
         return {"weights": weights, "dtype": dtype, "seed": self.options.seed, "prompts": prompts_sha256, **settings}
+
+    def load_model(self, name: str) -> Pipeline:
+        """Another model than the one that is evaluated, such as a judge, on this rank's device."""
+        usual = f"cuda:{self.ranks.local_rank}" if torch.cuda.is_available() else "cpu"
+        return load_pipeline(name, data_root=self.options.data_root, device=self.model.get("device", usual))
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """What of `items` is this rank's to do."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unigen.errors import EvaluationError
 from unigen.evaluation.job import Benchmark, Job, Options
 from unigen.evaluation.manifest import now, surroundings
 from unigen.evaluation.ranks import Ranks
@@ -44,8 +45,13 @@ def evaluate(
             started = time.monotonic()
             failures[benchmark.name] = ranks.gather(benchmark.run(job))
             if ranks.is_first and (not failures[benchmark.name] or options.is_partial_allowed):
-                results |= benchmark.score(job)
-                results[benchmark.name]["seconds"] = round(time.monotonic() - started, 3)
+                try:
+                    scores = benchmark.score(job)
+                except EvaluationError as error:  # the other benchmarks may still have their scores
+                    failures[benchmark.name].append(str(error))
+                    continue
+                next(iter(scores.values()))["seconds"] = round(time.monotonic() - started, 3)
+                results |= scores
     lines = [line for failed in failures.values() for line in failed]
     return Outcome(_write_results(results, failures, model, options) if ranks.is_first else None, lines)
 

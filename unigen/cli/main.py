@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("unigen.cli.convert", "Convert models and data between formats."),
     "download": ("unigen.cli.download", "Fetch public weights and data from the hub."),
     "doctor": ("unigen.cli.doctor", "Say what is there and what is missing."),
+    "annotate": ("unigen.cli.annotate", "Make training data: questions, candidates, answers, pairs, captions."),
     "encode": ("unigen.cli.encode", "Compute image codes ahead of training."),
     "data": ("unigen.cli.data", "Look at data as training sees it."),
     "runs": ("unigen.cli.runs", "List, diff and compare runs."),

@@ -19,7 +19,9 @@ from unigen.training.status import FailureNoted, read_status
 LOSSES = ("loss/t2i", "loss/mmu", "loss/lm", "loss/total")
 
 
-def test_every_logged_step_has_one_line_with_losses_and_speed(tiny_world: TinyWorld, tmp_path: Path) -> None:
+def test_every_logged_step_has_one_line_with_losses_and_speed(
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(tiny_world.config(tmp_path, experiment={"log_every": 2}), "training.steps=5") == 0
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [1, 2, 4, 5]
@@ -27,6 +29,9 @@ def test_every_logged_step_has_one_line_with_losses_and_speed(tiny_world: TinyWo
     speed = {"throughput/tokens_per_second", "throughput/images_per_second", "throughput/data_wait_fraction"}
     assert wanted | speed <= lines[-1].keys()
     assert lines[-1]["training/samples"] == 5 * 8
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 5 of 5: loss ")]
+    is_peak_known = "throughput/model_flops_utilization" in lines[-1]
+    assert ("MFU" in said) == is_peak_known, "of a device of unknown peak there is no use to show"
 
 
 def test_the_total_is_the_weighted_sum_of_the_tasks_losses(tiny_world: TinyWorld, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ class MetricsLog:
             self._append(json.dumps({"step": step, **metrics}) + "\n")
             shown: dict[str, Any] = {short: f"{metrics[name]:.4g}" for name, short in SHOWN.items() if name in metrics}
             shown["wait"] = f"{metrics.get('throughput/data_wait_fraction', 0.0):.1%}"
-            shown["MFU"] = f"{metrics.get('throughput/model_flops_utilization', 0.0):.1%}"
+            if "throughput/model_flops_utilization" in metrics:  # only of devices whose peak is known
+                shown["MFU"] = f"{metrics['throughput/model_flops_utilization']:.1%}"
             if self._bar.disable:
                 self.say(
                     f"step {step} of {self._num_steps}: {', '.join(f'{name} {text}' for name, text in shown.items())}"

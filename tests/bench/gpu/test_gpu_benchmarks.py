@@ -114,7 +114,7 @@ def test_the_encoder_is_measured_in_each_precision(case: encoder.Case) -> None:
     assert figure.name == f"encoder/{case.name}"
 
 
-def test_what_is_accepted_is_what_the_issue_asks_of_an_h200() -> None:
+def test_what_is_accepted_of_a_gpu_is_what_was_agreed() -> None:
     accepted = {(case.batch_size, case.accept) for case in drawing.CASES if case.accept}
     assert accepted == {(1, 4.0), (32, 6.3)}
     assert {case.batch_size for case in drawing.CASES} == {1, 8, 32, 128}

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from unigen.annotation.judges.judge import MAX_PIXELS, Reply, Request, reason_of
-from unigen.data.faults import SampleRefused
 from unigen.data.detection import Detection
+from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.data.shapes.detector import detect
 from unigen.errors import EvaluationError

@@ -33,11 +33,12 @@ class Score:
 
 
 DRAWING, READING, TOKENIZER = "Drawing (geneval_shapes)", "Reading (vqa_shapes)", "Image tokenizer"
+UNDERSTANDING = "Understanding (lmms)"
 
 
 def scores(results: Mapping[str, Any]) -> list[Score]:
     """Every number of a results.json worth showing, in the order of a report."""
-    return [*_drawing(results), *_reading(results), *_tokenizer(results)]
+    return [*_drawing(results), *_reading(results), *_understanding(results), *_tokenizer(results)]
 
 
 def score_table(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[Score, list[Score | None]]]:
@@ -79,6 +80,16 @@ def _reading(results: Mapping[str, Any]) -> Iterator[Score]:
         READING, "blind", found["blind"], tuple(found["blind_interval"]), note="images exchanged", is_reference=True
     )
     yield Score(READING, "majority", found["majority"], note="always the commonest answer of a kind", is_reference=True)
+
+
+def _understanding(results: Mapping[str, Any]) -> Iterator[Score]:
+    tasks = {name: found for name, found in results.get("lmms", {}).items() if isinstance(found, Mapping)}
+    for task, found in tasks.items():
+        for metric, value in found.items():
+            is_about_another = metric.endswith(("_stderr", "_interval"))
+            if isinstance(value, float) and not is_about_another:
+                interval = found.get(f"{metric}_interval")
+                yield Score(UNDERSTANDING, f"{task} {metric}", value, tuple(interval) if interval else None)
 
 
 def _tokenizer(results: Mapping[str, Any]) -> Iterator[Score]:

@@ -136,7 +136,8 @@ def _wait(process: "subprocess.Popen[bytes]", job: Job) -> int:
     with tqdm(desc="lmms", unit="answer", disable=not job.ranks.is_first) as bar:
         while process.poll() is None:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            bar.update(_num_answers(job.folder / ANSWERS) - bar.n)
+            if more := _num_answers(job.folder / ANSWERS) - bar.n:
+                bar.update(more)
     return int(process.returncode)
 
 

@@ -92,6 +92,11 @@ def document_scores(metric: str, samples: Sequence[Sample]) -> list[tuple[int, f
     return found
 
 
+def _are_plain(metric: str, samples: Sequence[Sample]) -> bool:
+    """Whether a metric is a bare number a document, so that nothing else than their mean can be meant."""
+    return not any(isinstance(sample.get(metric), Mapping) for sample in samples)
+
+
 def _says_right(value: Mapping[str, Any]) -> Iterator[float]:
     yield from (
         float(value[name]) for name in ("score", "true_false") if isinstance(value.get(name), bool | int | float)
@@ -110,7 +115,9 @@ def _score(label: str, metric: str, value: Any, stderr: Any, samples: Sequence[S
     found: dict[str, Any] = {label: float(value)}
     if isinstance(stderr, int | float):
         found[f"{label}_stderr"] = float(stderr)
-    interval = _interval(float(value), pairs)
+    # Scores that are all alike fit a sum or an F1 as well as a mean, and their interval would have no width.
+    has_mean = _are_plain(metric, samples) or len({score for _, score in pairs}) > 1
+    interval = _interval(float(value), pairs) if has_mean else None
     return found if interval is None else {**found, f"{label}_interval": interval}
 
 

@@ -85,3 +85,15 @@ def data(
     click.echo(f"wrote {done.num_samples} samples in {len(done.shards)} shards to {output}")
     if done.faults.bad:
         click.echo(f"left out: {done.faults.describe()}")
+
+
+@command.command(
+    name="dpg-questions",
+    help="Write the questions of DPG-Bench's csv as JSON lines, one a prompt: item_id, prompt, questions.",
+)
+@click.argument("csv", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+def dpg_questions(csv: Path, output: Path) -> None:
+    from unigen.evaluation.dpg.questions import export_questions, read_questions
+
+    click.echo(f"{export_questions(read_questions(csv), output)} prompts with their questions in {output}")

@@ -41,7 +41,7 @@ class QuestionFile:
     prompts: Mapping[str, str]
     """The text of each prompt."""
     num_malformed: int
-    """Dependencies that are no number, which were left out."""
+    """Rows without a question and dependencies that are no number; they were left out."""
 
     def by_item(self, *, skips_first_row: bool = False) -> dict[str, dict[int, Question]]:
         """The questions of each prompt by number, in the order of the file; of two with one number the later one.
@@ -59,7 +59,7 @@ def read_questions(path: Path) -> QuestionFile:
     """Read a csv of questions.
 
     Raises:
-        EvaluationError: it cannot be read, lacks a column, or has a row without a number or a question.
+        EvaluationError: it cannot be read, lacks a column, or has a row without a number.
     """
     questions: list[Question] = []
     prompts: dict[str, str] = {}
@@ -72,9 +72,10 @@ def read_questions(path: Path) -> QuestionFile:
                 raise EvaluationError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
             for row in reader:
                 question, malformed = _read_row(row, f"{path}, line {reader.line_num}")
-                questions.append(question)
-                prompts.setdefault(question.item_id, (row["text"] or "").strip())
                 num_malformed += malformed
+                if question.text:
+                    questions.append(question)
+                    prompts.setdefault(question.item_id, (row["text"] or "").strip())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EvaluationError(f"cannot read the questions in {path}: {error}; fetch the file again") from error
     if not questions:
@@ -111,13 +112,14 @@ def require_questions(file: QuestionFile, item_ids: Sequence[str], path: Path) -
 
 
 def _read_row(row: Mapping[str, str | None], place: str) -> tuple[Question, int]:
-    """A question, and how many of its dependencies are no number."""
-    number = (row["proposition_id"] or "").strip()
-    text = (row["question_natural_language"] or "").strip()
-    if not number.isdecimal() or not text:
-        raise EvaluationError(f"{place}: proposition_id is {number!r} and the question {text!r}; fetch the file again")
-    words = [word.strip() for word in (row["dependency"] or "").split(",") if word.strip()]
+    """A question, and how much of the row is malformed."""
+    number, text, item_id, kind, dependency = (
+        (row[name] or "").strip()
+        for name in ("proposition_id", "question_natural_language", "item_id", "tuple", "dependency")
+    )
+    if not number.isdecimal():
+        raise EvaluationError(f"{place}: proposition_id is {number!r}, which is no number; fetch the file again")
+    words = [word.strip() for word in dependency.split(",") if word.strip()]
     parents = tuple(int(word) for word in words if word.isdecimal() and int(word) != NO_PARENT)
-    detail = (row["tuple"] or "").partition("(")[0].strip()
-    question = Question((row["item_id"] or "").strip(), int(number), parents, detail, text)
-    return question, sum(not word.isdecimal() for word in words)
+    question = Question(item_id, int(number), parents, kind.partition("(")[0].strip(), text)
+    return question, sum(not word.isdecimal() for word in words) + (not text)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_pretraining.sh and run_sft.sh: which command they start, seen through a `python` that prints its arguments."""
+"""run_pretraining.sh and run_sft.sh: which command they start, mostly seen through a `python` that prints its arguments."""
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.world import quiet_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 ACCELERATE = SCRIPTS.parent / "configs" / "accelerate"
@@ -80,6 +83,18 @@ def test_readme_commands_train_in_both_spellings(name: str, spelling: str, place
     script, flags, arguments = README_COMMANDS[name]
     started = _started(_run(place, script, *_flags(flags, spelling)))
     assert started == ["-m", "unigen", "train", *arguments, "CPU="]
+
+
+@pytest.mark.parametrize(("name", "spelling"), [("stage 2", "_"), ("sft", "-")])
+def test_readme_commands_dry_run_for_real(name: str, spelling: str, tmp_path: Path) -> None:
+    script, flags, _ = README_COMMANDS[name]
+    given = _flags({**flags, "experiment_config": str(SCRIPTS.parent / flags["experiment_config"])}, spelling)
+    environment = {**quiet_environment(), "VIRTUAL_ENV": sys.prefix, "HF_HUB_OFFLINE": "1"}
+    command = ["bash", str(SCRIPTS / script), *given, f"--dry{spelling}run"]
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "language model 1,555,896,320" in finished.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_flag_may_carry_its_value_after_an_equals_sign(place: Path) -> None:

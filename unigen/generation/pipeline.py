@@ -40,6 +40,8 @@ class Pipeline(ABC):
 
     name: str
     """Where the model came from."""
+    tells_probabilities = False
+    """Whether `yes_probabilities` gives any."""
 
     @abstractmethod
     def draw_requests(

@@ -45,6 +45,8 @@ from unigen.sequence.vocabulary import Vocabulary
 
 @dataclass
 class UnigenPipeline(Pipeline):
+    tells_probabilities = True
+
     model: UniGen
     tokenizer: PreTrainedTokenizerBase
     vocabulary: Vocabulary

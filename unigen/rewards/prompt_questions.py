@@ -10,7 +10,7 @@ from unigen.errors import DataError
 _COLOR = r"(?:red|orange|yellow|green|blue|purple|pink|brown|black|white|gr[ae]y)"
 _NUMBER = r"(?:\d+|two|three|four|five|six|seven|eight|nine|ten)"
 _RELATION = r"(?:to the )?(?:left of|right of|above|below)|on top of|under|behind|in front of|next to"
-_PREFIX = re.compile(r"an? \w+ (?:of|showing) ")
+_PREFIX = re.compile(r"an? \w+ (?:of|showing) ", re.IGNORECASE)
 _ONE = r"an? (?P<{0}>[\w' -]+?)"
 _COLORED = rf"an? (?P<{{0}}_color>{_COLOR}) (?P<{{0}}>[\w' -]+?)"
 
@@ -19,21 +19,21 @@ _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "color_attr",
         f"{_COLORED.format('first')} and {_COLORED.format('second')}",
-        ("Is there {first_color:a} {first}?", "Is there {second_color:a} {second}?"),
+        ("is there {first_color:a} {first}?", "is there {second_color:a} {second}?"),
     ),
     (
         "position",
         f"{_ONE.format('first')} (?P<relation>{_RELATION}) {_ONE.format('second')}",
-        ("Is there {first:a}?", "Is there {second:a}?", "Is the {first} {relation} the {second}?"),
+        ("is there {first:a}?", "is there {second:a}?", "is the {first} {relation} the {second}?"),
     ),
-    ("colors", _COLORED.format("first"), ("Is there {first:a}?", "Is the {first} {first_color}?")),
-    ("counting", rf"(?P<count>{_NUMBER}) (?P<things>[\w' -]+)", ("Are there exactly {count} {things}?",)),
+    ("colors", _COLORED.format("first"), ("is there {first:a}?", "is the {first} {first_color}?")),
+    ("counting", rf"(?P<count>{_NUMBER}) (?P<things>[\w' -]+)", ("are there exactly {count} {things}?",)),
     (
         "two_object",
         f"{_ONE.format('first')} and {_ONE.format('second')}",
-        ("Is there {first:a}?", "Is there {second:a}?"),
+        ("is there {first:a}?", "is there {second:a}?"),
     ),
-    ("single_object", _ONE.format("first"), ("Is there {first:a}?",)),
+    ("single_object", _ONE.format("first"), ("is there {first:a}?",)),
 )
 _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), questions) for _, pattern, questions in _RULES)
 

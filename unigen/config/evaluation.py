@@ -72,6 +72,34 @@ class DpgConfig:
 
 
 @dataclass(frozen=True)
+class GenevalConfig:
+    """Settings of GenEval. Every number is the official one unless it is given; a score made with another says so."""
+
+    prompts: str | None = None
+    """JSONL of prompts; null takes `third_party/geneval/prompts/evaluation_metadata.jsonl`. Rewritten prompts are another variant."""
+    detector: str | None = None
+    """Mask2Former: a .pth of OpenMMLab or a folder of transformers, as given or under `<data root>/checkpoints`; `meta` is the
+    folder of Meta's weights; null finds OpenMMLab's `mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco*.pth`."""
+    clip: str = "clip-vit-large-patch14"
+    """Folder of the CLIP that names colours, as given or under `<data root>/checkpoints`."""
+    golden: str | None = None
+    """Results in the official JSONL, with images beside it, that this installation must reproduce before it scores."""
+    score: float = 0.3
+    """Detections count above this score."""
+    counting_score: float = 0.9
+    """The same for every class of a `counting` prompt."""
+    max_objects_per_class: int = 16
+    max_overlap: float = 1.0
+    """Of two detections of one class that overlap by this much or more (IoU) the worse is dropped; 1 drops none."""
+    position: float = 0.1
+    """Share of the two extents by which centres must differ before a relation holds."""
+    background: str = "#999"
+    """Colour around an object whose own colour is asked for; `original` leaves the image."""
+    crop: bool = True
+    """Whether only the object's box is looked at for its colour."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -81,4 +109,5 @@ class EvaluationConfig:
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
     dpg: DpgConfig = field(default_factory=DpgConfig)
+    geneval: GenevalConfig = field(default_factory=GenevalConfig)
     lmms: LmmsConfig = field(default_factory=LmmsConfig)

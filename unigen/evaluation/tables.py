@@ -86,8 +86,7 @@ def _understanding(results: Mapping[str, Any]) -> Iterator[Score]:
     tasks = {name: found for name, found in results.get("lmms", {}).items() if isinstance(found, Mapping)}
     for task, found in tasks.items():
         for metric, value in found.items():
-            is_about_another = metric.endswith(("_stderr", "_interval"))
-            if isinstance(value, float) and not is_about_another:
+            if isinstance(value, float) and not metric.endswith("_stderr"):
                 interval = found.get(f"{metric}_interval")
                 yield Score(UNDERSTANDING, f"{task} {metric}", value, tuple(interval) if interval else None)
 

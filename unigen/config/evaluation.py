@@ -76,7 +76,7 @@ class GenevalConfig:
     """Settings of GenEval. Every number is the official one unless it is given; a score made with another says so."""
 
     prompts: str | None = None
-    """JSONL of prompts; null takes `third_party/geneval/prompts/evaluation_metadata.jsonl`. Rewritten prompts are another variant."""
+    """JSONL of prompts; null takes `third_party/geneval/prompts/evaluation_metadata.jsonl`. Other prompts are another variant."""
     detector: str | None = None
     """Mask2Former: a .pth of OpenMMLab or a folder of transformers, as given or under `<data root>/checkpoints`; `meta` is the
     folder of Meta's weights; null finds OpenMMLab's `mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco*.pth`."""

@@ -24,12 +24,14 @@ class Thresholds:
     """When a detection counts. The defaults are those of the official benchmark.
 
     `counting_score` takes the place of `score` for every class of a `counting` prompt, `position` is the share of the two
-    objects' extents by which their centres must differ before a relation holds.
+    objects' extents by which their centres must differ before a relation holds. Of two objects of a class whose boxes overlap
+    by `max_overlap` (IoU) or more only the better counts; 1 lets all count.
     """
 
     score: float = 0.3
     counting_score: float = 0.9
     max_objects_per_class: int = 16
+    max_overlap: float = 1.0
     position: float = 0.1
 
 
@@ -55,7 +57,7 @@ def judge(
         EvaluationError: the metadata is not of GenEval's schema.
     """
     thresholds = thresholds or Thresholds()
-    found = _group_by_class(detections, metadata.get("tag") == "counting", thresholds)
+    found = group_by_class(metadata, detections, thresholds)
     groups: list[list[Detection] | None] = []
     faults: list[str] = []
     for wanted in _items(metadata, "include"):
@@ -68,6 +70,43 @@ def judge(
         if num_found >= unwanted["count"]:
             faults.append(f"expected {unwanted['class']}<{unwanted['count']}, found {num_found}")
     return Verdict(not faults, "; ".join(faults))
+
+
+def group_by_class(
+    metadata: Mapping[str, Any], detections: Sequence[Detection], thresholds: Thresholds
+) -> defaultdict[str, list[Detection]]:
+    """The detections that count, by class, best first; of equal scores the later one, as the official code does."""
+    minimum = thresholds.counting_score if metadata.get("tag") == "counting" else thresholds.score
+    found: defaultdict[str, list[Detection]] = defaultdict(list)
+    for detection in sorted(detections, key=lambda detection: detection.score)[::-1]:
+        group = found[detection.class_name]
+        if detection.score > minimum and len(group) < thresholds.max_objects_per_class:
+            group.append(detection)
+    for name, group in found.items():
+        found[name] = _without_overlaps(group, thresholds.max_overlap)
+    return found
+
+
+def candidates_for_color(
+    metadata: Mapping[str, Any], detections: Sequence[Detection], thresholds: Thresholds
+) -> list[Detection]:
+    """The detections whose colour decides: of each class with a wanted colour the best `count`, where there are as many."""
+    found = group_by_class(metadata, detections, thresholds)
+    groups = [
+        found[wanted["class"]][: wanted["count"]]
+        for wanted in _items(metadata, "include")
+        if "color" in wanted and len(found[wanted["class"]]) >= wanted["count"]
+    ]
+    return [candidate for group in groups for candidate in group]
+
+
+def overlap(box: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1) whose ends count as inside, as the official code takes them."""
+    width = max(min(box[2], other[2]) - max(box[0], other[0]) + 1, 0)
+    height = max(min(box[3], other[3]) - max(box[1], other[1]) + 1, 0)
+    both = width * height
+    areas = [(one[2] - one[0] + 1) * (one[3] - one[1] + 1) for one in (box, other)]
+    return both / (sum(areas) - both)
 
 
 def relative_position(
@@ -89,17 +128,12 @@ def relative_position(
     return {relation for relation, is_true in zip(RELATIONS, holds, strict=True) if is_true}
 
 
-def _group_by_class(
-    detections: Sequence[Detection], is_counting: bool, thresholds: Thresholds
-) -> defaultdict[str, list[Detection]]:
-    """Detections above the threshold by class, best first; of equal scores the later one, as the official code does."""
-    minimum = thresholds.counting_score if is_counting else thresholds.score
-    found: defaultdict[str, list[Detection]] = defaultdict(list)
-    for detection in sorted(detections, key=lambda detection: detection.score)[::-1]:
-        group = found[detection.class_name]
-        if detection.score > minimum and len(group) < thresholds.max_objects_per_class:
-            group.append(detection)
-    return found
+def _without_overlaps(group: Sequence[Detection], max_overlap: float) -> list[Detection]:
+    kept: list[Detection] = []
+    for detection in group:
+        if max_overlap == 1 or all(overlap(better.box, detection.box) < max_overlap for better in kept):
+            kept.append(detection)
+    return kept
 
 
 def _fault_of_included(

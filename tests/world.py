@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
 from transformers import SiglipConfig, SiglipModel
 
-from tests.tiny import RESOLUTION, tiny_image_tokenizer, tiny_vision_model
+from tests.tiny import RESOLUTION, tiny_image_tokenizer, tiny_unigen, tiny_vision_model
 from unigen.cli.main import main
 from unigen.data.shapes.export import WorldSize, write_world
 
@@ -24,6 +26,7 @@ SOURCES = {
     "draw": {**IMAGE_SOURCE, "task": "t2i"},
     "read": {**IMAGE_SOURCE, "task": "mmu"},
     "text": {"format": "parquet", "task": "lm", "paths": ["text"]},
+    "prefer": {"format": "preferences", "task": "t2i", "paths": ["dpo/pairs.jsonl"]},
     "ask": {"format": "conversations", "task": "mmu", "paths": ["conversations/shapes.json"]},
 }
 
@@ -45,15 +48,31 @@ class TinyWorld:
 
 def write_tiny_world(root: Path) -> TinyWorld:
     write_world(root / "datasets", seed=0, size=SIZE)
+    write_preferences(root / "datasets" / "dpo")
     checkpoints = root / "checkpoints"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tiny_image_tokenizer().save_pretrained(checkpoints / "tiny-magvitv2")
         tiny_vision_model().save_pretrained(checkpoints / "tiny-siglip-vision")
         SiglipModel(_siglip()).save_pretrained(checkpoints / "tiny-siglip")
+    tiny_unigen(checkpoints, reads_features=False).rename(checkpoints / "tiny-unigen")
     (checkpoints / "tiny-qwen2").mkdir()
     (checkpoints / "tiny-qwen2" / "config.json").write_text(json.dumps(QWEN2))
     return TinyWorld(root)
+
+
+def write_preferences(folder: Path, number: int = 24) -> None:
+    """`pairs.jsonl` with images beside it: of red squares, the brighter one is chosen."""
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for index in range(number):
+        record = {"id": f"pair-{index}", "prompt": f"a red square number {index}"}
+        for kind, brightness in (("chosen", 255), ("rejected", 64)):
+            noise = np.random.default_rng([index, brightness]).integers(0, brightness, (4, 4, 3), dtype=np.uint8)
+            record[kind] = f"images/{index}_{kind}.png"
+            Image.fromarray(np.kron(noise, np.ones((8, 8, 1), np.uint8))).save(folder / record[kind])
+        lines.append(json.dumps(record))
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
 
 
 QWEN2 = {
@@ -91,13 +110,14 @@ def _defaults(root: Path, folder: Path, stage: str) -> dict[str, Any]:
             "max_text_tokens": 256,
             **({"vision_tower": "tiny-siglip-vision"} if stage == "sft" else {}),
             **({"vision_tower": "tiny-siglip"} if stage == "vision" else {}),
+            **({"initialization": "pretrained", "pretrained": "tiny-unigen"} if stage == "dpo" else {}),
         },
         "data": {"root": str(root), "num_workers": 0, "lanes": 4, "sources": _sources(stage)},
         "optimizer": {"learning_rate": 0.003},
         "schedule": {"name": "constant"},
         "training": {
             "steps": 3,
-            "samples_per_step": {"t2i": 8} if stage in ("tokenizer", "vision") else {"t2i": 4, "mmu": 2, "lm": 2},
+            "samples_per_step": {"t2i": 8} if stage in DRAWING_STAGES else {"t2i": 4, "mmu": 2, "lm": 2},
             "precision": "float32",
             "tokens_per_row": 384,
             "rows_per_micro_batch": 8,
@@ -106,7 +126,7 @@ def _defaults(root: Path, folder: Path, stage: str) -> dict[str, Any]:
 
 
 def _sources(stage: str) -> dict[str, Any]:
-    names = {"tokenizer": ["draw"], "vision": ["draw"], "sft": ["draw", "ask", "text"]}
+    names = {"tokenizer": ["draw"], "vision": ["draw"], "dpo": ["prefer"], "sft": ["draw", "ask", "text"]}
     return {name: SOURCES[name] for name in names.get(stage, ["draw", "read", "text"])}
 
 
@@ -118,6 +138,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+DRAWING_STAGES = ("tokenizer", "vision", "dpo")
 WHOLE = ("sources", "samples_per_step")
 """Mappings that are replaced, not merged."""
 

@@ -10,7 +10,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from unigen.config.load import save_config
 from unigen.config.schema import Config
 from unigen.data.batch import Batch, Sample
+from unigen.data.lanes import WeightedSource
 from unigen.data.loader import StepLoader
 from unigen.data.mixture import SampleStream, epoch_steps
 from unigen.data.sources import open_mixture, task_sizes
@@ -40,6 +41,7 @@ from unigen.training.schedule import learning_rate_factor
 from unigen.training.signals import REQUEUE_EXIT_CODE, StopRequest, ask_for_requeue, forget_requeue
 from unigen.training.speed import SpeedMeter, Stopwatch
 from unigen.training.stages.registry import build_stage
+from unigen.training.stages.stage import RunStart
 from unigen.training.validation import ValidationImages
 
 
@@ -88,7 +90,8 @@ class Trainer:
             config, self.backend.name, self.accelerator.num_processes, self.accelerator.device
         )
         set_recompute(self.stage, self.recompute)
-        self.loader, self.num_steps = self._data()
+        mixture, self.num_steps = self._data()
+        self.loader = self._open_loader(mixture)
         if config.optimizer.name == "muon" and self.backend.is_sharded:
             raise ConfigError(
                 "optimizer.name is muon, which needs whole weights on a rank; take adamw with FSDP or DeepSpeed"
@@ -96,6 +99,7 @@ class Trainer:
         self.backend.prepare(self.stage, lambda stage: build_optimizer(stage, config.optimizer))
         if config.training.compile == "blocks":
             compile_blocks(self.stage, self.backend.name)
+        self.stage.begin(RunStart(self.output_dir, self.num_steps, self.backend, lambda: self._open_loader(mixture)))
         self._peak_rates = [group["lr"] for group in self.backend.optimizer.param_groups]
         decay = config.training.ema_decay
         if decay and self.backend.is_sharded:
@@ -152,7 +156,7 @@ class Trainer:
         stuck_after = None if minutes is None else 60 * minutes
         return Heartbeat(self.output_dir, rank, num_ranks, life[0], self.state.step, stuck_after)
 
-    def _data(self) -> tuple[StepLoader[Sample], int]:
+    def _data(self) -> tuple[dict[str, list[WeightedSource]], int]:
         config, wanted = self.config, self.config.training
         staged = stage_shards(config.data)
         if staged is not None:
@@ -162,9 +166,13 @@ class Trainer:
         if steps is None:
             epoch = epoch_steps(task_sizes(mixture), wanted.samples_per_step, config.data.epoch_ends)
             steps = max(1, math.ceil(epoch * wanted.epochs))
+        return mixture, steps
+
+    def _open_loader(self, mixture: dict[str, list[WeightedSource]]) -> StepLoader[Sample]:
+        config = self.config
         stream = SampleStream(
             mixture,
-            wanted.samples_per_step,
+            config.training.samples_per_step,
             self.stage.prepare,
             lanes=config.data.lanes,
             seed=config.experiment.seed,
@@ -173,10 +181,9 @@ class Trainer:
             num_workers=config.data.num_workers,
             shuffle_block=config.data.shuffle_block,
         )
-        loader = StepLoader(
+        return StepLoader(
             stream, prefetch_steps=config.data.prefetch_steps, max_bad_fraction=config.data.max_bad_fraction
         )
-        return loader, steps
 
     def _steps(self, stop: StopRequest) -> Iterator[dict[str, float]]:
         """Do the steps that are left; yields metrics, empty but for every `log_every`-th step, the first, and those saved."""
@@ -236,7 +243,7 @@ class Trainer:
 
     def _scales(self, plan: StepPlan) -> dict[str, float]:
         """Factor of each loss's sum. Gradients are averaged over ranks, hence the number of processes."""
-        weights, ranks = self.config.training.loss_weights, self.accelerator.num_processes
+        weights, ranks = self.stage.loss_weights(), self.accelerator.num_processes
         return {name: weights.get(name, 1.0) * ranks / count for name, count in plan.counts.items() if count}
 
     def _update(self, plan: StepPlan, totals: list[Tensor]) -> Tensor:
@@ -271,7 +278,7 @@ class Trainer:
 
     def _metrics(self, window: "_Window") -> dict[str, float]:
         return {
-            **window.means(self.accelerator, self.config.training.loss_weights),
+            **window.means(self.accelerator, self.stage.loss_weights()),
             "learning_rate": self.backend.optimizer.param_groups[0]["lr"],
             **self.speed.report(self.accelerator.num_processes),
             "time/seconds": self.state.seconds,
@@ -288,6 +295,7 @@ class _Window:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._losses: set[str] = set()
         self._norm: Tensor | None = None
 
     def add(self, counts: dict[str, int], sums: dict[str, Tensor], norm: Tensor) -> None:
@@ -296,20 +304,21 @@ class _Window:
             return  # the step was skipped; its losses would make the means of the others useless
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0) + value
+        self._losses |= counts.keys()
         for name in sums:
             self._counts[name] = self._counts.get(name, 0) + counts.get(name, next(iter(counts.values()), 0))
 
-    def means(self, accelerator: Accelerator, weights: dict[str, float]) -> dict[str, float]:
+    def means(self, accelerator: Accelerator, weights: Mapping[str, float]) -> dict[str, float]:
         """Mean of each loss over all ranks and steps of the window, their weighted total, the last gradient norm; clears."""
         if not self._sums:
             return {}
         names = sorted(self._sums)
         sums = accelerator.reduce(torch.stack([self._sums[name].float() for name in names]), "sum")
         means = {name: float(value) / max(1, self._counts[name]) for name, value in zip(names, sums, strict=True)}
-        parts = ["images"] if "images" in names else names  # "images" is the sum of a stage's terms already
-        found = {f"loss/{name}": mean for name, mean in means.items() if name != "images"}
-        found["loss/total"] = sum(weights.get(name, 1.0) * means[name] for name in parts)
+        # "images" is the sum of a stage's terms already.
+        found = {name if "/" in name else f"loss/{name}": mean for name, mean in means.items() if name != "images"}
+        found["loss/total"] = sum(weights.get(name, 1.0) * means[name] for name in names if name in self._losses)
         if self._norm is not None:
             found["training/gradient_norm"] = float(self._norm)
-        self._sums, self._counts = {}, {}
+        self._sums, self._counts, self._losses = {}, {}, set()
         return found

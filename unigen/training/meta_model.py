@@ -23,7 +23,7 @@ from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import TASK_TOKENS, Vocabulary
 from unigen.training.optimizer import freeze
-from unigen.training.stages.registry import describe_model, with_lora
+from unigen.training.stages.registry import as_trained, describe_model
 
 STAND_INS = "dry_run.json"
 """Beside a shipped config.json of a language model: how many entries its text tokenizer has, and the shipped image tokenizer
@@ -114,7 +114,7 @@ def _add_row_models(models: MetaModels) -> None:
     models.parameters["language_model"] = count_parameters(model.llm)
     if model.mm_projector is not None:
         models.parameters["projector"] = count_parameters(model.mm_projector)
-    models.language_model = with_lora(model, config)
+    models.language_model = as_trained(model, config)
     if config.training.lora is not None:
         models.parameters["adapters"] = count_parameters(models.language_model) - plain
 

@@ -103,6 +103,9 @@ class PretrainStage(Stage):
     def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
         return count_targets(samples)
 
+    def loss_weights(self) -> Mapping[str, float]:
+        return self._config.training.loss_weights
+
     def empty_batch(self) -> Batch:
         return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]], self._fixed_length)
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building the stage that a configuration names: which folders to load, which weights to draw."""
 
+import copy
 import math
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -11,8 +13,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
 from unigen.config.folders import find_config, find_model, find_tokenizer, weights_hash
-from unigen.config.schema import Config
-from unigen.data.preparation import RowPreparer
+from unigen.config.schema import ROW_STAGES, Config
+from unigen.data.preparation import PairPreparer, RowPreparer
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.adapters import AdapterBase
 from unigen.models.checkpoints import load_tokenizer, load_unigen
@@ -22,6 +24,7 @@ from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import Vocabulary
+from unigen.training.stages.dpo import DpoStage
 from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
 from unigen.training.stages.sft import SftStage
 from unigen.training.stages.stage import Stage
@@ -37,28 +40,30 @@ def build_stage(config: Config, device: torch.device) -> Stage:
     """
     torch.manual_seed(config.experiment.seed)
     rows = {"unigen": _row_stage}[config.model.family]
-    builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, "pretrain": rows, "sft": rows}
+    builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
     return builders[config.stage](config, device)
 
 
-def build_row_preparer(config: Config) -> RowPreparer:
+def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
     """What makes the rows of a stage that trains on rows, from configurations and the text tokenizer: no weights are needed.
 
     Raises:
         CheckpointError, ConfigError: a folder that is missing or does not fit, or a stage without rows.
     """
-    if config.stage not in ("pretrain", "sft"):
+    if config.stage not in ROW_STAGES:
         raise ConfigError(
-            f"stage {config.stage} trains on single images, it has no rows; look at stage pretrain or sft"
+            f"stage {config.stage} trains on single images, it has no rows; look at stage {' or '.join(ROW_STAGES)}"
         )
     wanted, root = config.model, config.data.root
     image_tokenizer = build_image_tokenizer(find_config(wanted.image_tokenizer, root))
-    tower = VisionTower.from_config(find_config(wanted.vision_tower, root)) if wanted.vision_tower else None
+    tower_name = wanted.vision_tower if config.stage != "dpo" else None
+    tower = VisionTower.from_config(find_config(tower_name, root)) if tower_name else None
     tokenizer = _text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
     described = UniGenConfig()
     describe_model(described, config, vocabulary.code_offset, image_tokenizer)
-    return row_preparer(config, described, tokenizer, vocabulary, tower)
+    rows = row_preparer(config, described, tokenizer, vocabulary, tower)
+    return PairPreparer(rows, config.dpo.pairing) if config.stage == "dpo" else rows
 
 
 def _tokenizer_stage(config: Config, device: torch.device) -> Stage:
@@ -97,7 +102,8 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
         )
     origins = _origins(config)
     image_tokenizer = load_image_tokenizer(origins.image_tokenizer, device)
-    tower = VisionTower.load(origins.vision_tower, device) if origins.vision_tower else None
+    tower_folder = origins.vision_tower if config.stage != "dpo" else None
+    tower = VisionTower.load(tower_folder, device) if tower_folder else None
     tokenizer = _text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
     model = _model(config, vocabulary)
@@ -105,8 +111,23 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
     if tower is not None:
         model.add_projector(tower.hidden_size, wanted.projector_depth)
         model.config.vision_tower = wanted.vision_tower
+    if config.stage == "dpo":
+        return _dpo_stage(config, model, device, (tokenizer, image_tokenizer, tower, origins))
     kind = SftStage if tower is not None else PretrainStage
-    return kind(config, with_lora(model, config), tokenizer, image_tokenizer, tower, origins)
+    return kind(config, as_trained(model, config), tokenizer, image_tokenizer, tower, origins)
+
+
+def _dpo_stage(config: Config, model: UniGen, device: torch.device, parts: tuple[Any, ...]) -> DpoStage:
+    wanted = config.model
+    if model.mm_projector is not None and wanted.vision_tower is None:
+        raise ConfigError(
+            f"{wanted.pretrained} reads images through a vision tower, but model.vision_tower is null; name its folder: it is "
+            "not run, but the checkpoints of this stage have to name it"
+        )
+    reference = copy.deepcopy(model) if config.dpo.reference == "copy" else None
+    if reference is not None:
+        nn.Module.to(reference, device).eval().requires_grad_(False)
+    return DpoStage(config, as_trained(model, config), *parts, reference=reference)
 
 
 def _origins(config: Config) -> Origins:
@@ -173,10 +194,20 @@ def describe_model(model: UniGenConfig, config: Config, code_offset: int, image_
             f"(model.max_text_tokens={model.max_text_tokens} + {model.num_image_codes} codes + 3); "
             f"set training.tokens_per_row={model.row_length} or more"
         )
+    if config.stage == "dpo" and config.training.rows_per_micro_batch == 1:
+        pair = 2 * model.row_length
+        if config.training.tokens_per_row < pair:
+            raise ConfigError(
+                f"training.tokens_per_row is {config.training.tokens_per_row} and training.rows_per_micro_batch is 1, but both "
+                f"images of a pair go into one forward pass; set the first to {pair} or the second to 2"
+            )
 
 
-def with_lora(model: UniGen, config: Config) -> UniGen:
-    """The model with the adapters that `training.lora` asks for."""
+def as_trained(model: UniGen, config: Config) -> UniGen:
+    """The model with the adapters that `training.lora` asks for, and what the stage never runs frozen."""
+    is_read_by = config.stage != "dpo"
+    if model.mm_projector is not None and not is_read_by:
+        model.mm_projector.requires_grad_(False)
     lora = config.training.lora
     if lora is None:
         return model
@@ -185,6 +216,6 @@ def with_lora(model: UniGen, config: Config) -> UniGen:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        modules_to_save=["mm_projector"] if model.mm_projector is not None else None,
+        modules_to_save=["mm_projector"] if model.mm_projector is not None and is_read_by else None,
     )
     return get_peft_model(model, adapter)  # type: ignore[return-value]  # a PeftModel passes all attributes through

@@ -16,6 +16,14 @@ from unigen.models.unigen import UniGen
 from unigen.objectives.token_prediction import token_prediction_loss
 
 
+def supervised_states(model: UniGen, batch: Batch) -> Tensor:
+    """Hidden states (T, D) at the supervised positions of a batch, which is filled in and on the model's device."""
+    hidden_RLD = model(
+        batch.input_ids_RL, batch.positions_RL, batch.visible.mask(), batch.features_KF, batch.feature_slots_K
+    )
+    return hidden_RLD.flatten(0, 1)[batch.supervised_T]
+
+
 def row_losses(
     model: UniGen, batch: Batch, scales: Mapping[str, float], image_softmax: Literal["full", "codes"] = "full"
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -24,13 +32,10 @@ def row_losses(
     Args:
         batch: with its codes (and features) filled in, on the model's device.
     """
-    hidden_RLD = model(
-        batch.input_ids_RL, batch.positions_RL, batch.visible.mask(), batch.features_KF, batch.feature_slots_K
-    )
     tasks_T = batch.tasks_RL.flatten()[batch.supervised_T]
     scale_of_task = torch.tensor([scales.get(task, 0.0) for task in TASKS], device=tasks_T.device)
     total, losses_T = token_prediction_loss(
-        hidden_RLD.flatten(0, 1)[batch.supervised_T],
+        supervised_states(model, batch),
         model.output_embedding_VD,
         batch.targets_RL.flatten()[batch.supervised_T],
         scale_of_task[tasks_T],

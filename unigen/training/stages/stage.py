@@ -5,10 +5,13 @@ A stage is the module that accelerate wraps, so that forward runs the model and 
 are kept outside of it (`encode`), where they are neither wrapped nor sharded nor saved.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,32 @@ from torch import Tensor, nn
 from unigen.data.batch import Batch, Sample
 from unigen.data.draws import Draws
 from unigen.data.sample import RawSample
+
+if TYPE_CHECKING:
+    from unigen.data.loader import StepLoader
+    from unigen.training.backend import Backend  # which knows this module
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """A run before its first step, or before it goes on from a checkpoint."""
+
+    folder: Path
+    """Of the run's output."""
+    num_steps: int
+    backend: Backend
+    """With the stage in it, whose weights are those that the run starts from."""
+    open_data: Callable[[], StepLoader[Sample]]
+
+    @property
+    def is_main(self) -> bool:
+        return self.backend.accelerator.is_main_process
+
+    def samples(self) -> Iterator[list[Sample]]:
+        """This rank's samples of every step, as training will see them."""
+        steps = iter(self.open_data())
+        for _ in range(self.num_steps):
+            yield next(steps)
 
 
 class Stage(nn.Module, ABC):
@@ -27,6 +56,10 @@ class Stage(nn.Module, ABC):
     def prepare(self) -> Callable[[RawSample, Draws], Sample]:
         """Makes a sample of a record, in the loader's workers."""
 
+    def begin(self, run: RunStart) -> None:
+        """What has to be done once with the weights that the run starts from. All ranks make this call together."""
+        return
+
     @abstractmethod
     def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
         """The forward passes of one rank's share of a global step."""
@@ -34,6 +67,10 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
         """How many terms each loss has; losses are averaged by their sums over all ranks."""
+
+    def loss_weights(self) -> Mapping[str, float]:
+        """Factor of the mean of each loss of `counts`; 1 where absent."""
+        return {}
 
     @abstractmethod
     def empty_batch(self) -> Batch:
@@ -45,7 +82,9 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to differentiate, sum over losses of scale * sum of terms; and the plain sum of each loss, detached."""
+        """The loss to differentiate, sum over losses of scale * sum of terms; and the plain sum of each loss, detached.
+
+        A name with a slash is that of a metric beside the losses, whose mean is over the terms of the first loss."""
 
     @abstractmethod
     def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:

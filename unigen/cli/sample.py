@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from unigen.cli import best_of as best_of_n
 from unigen.cli import model_options
 from unigen.errors import ConfigError
 
@@ -18,12 +19,14 @@ MOST_COLUMNS = 8
 
 @click.command(
     help="Draw images from prompts. Writes one PNG an image with its prompt, seed and settings in its metadata, and "
-    f"{SHEET_NAME}. The same seed gives the same image in any batch."
+    f"{SHEET_NAME}. The same seed gives the same image in any batch. With --best-of 5 --keep 1, five images of each prompt are "
+    "drawn below candidates/ and rated by the model itself, and the best one is kept; ratings.jsonl says why."
 )
 @click.option("--prompt", "prompts", multiple=True, help="What to draw; may be given several times.")
 @click.option("--prompts-file", type=click.Path(path_type=Path), help="A text file with one prompt a line.")
 @click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the images.")
 @click.option("--num-images", default=1, show_default=True, type=click.IntRange(min=1), help="Images of each prompt.")
+@model_options.with_options(best_of_n.OPTIONS)
 @model_options.with_options(model_options.DRAWING)
 @model_options.BATCH_SIZE
 @model_options.with_options(model_options.OPTIONS)
@@ -32,6 +35,9 @@ def command(
     prompts_file: Path | None,
     output: Path,
     num_images: int,
+    best_of: int | None,
+    keep: int | None,
+    verifier: str | None,
     seed: int,
     batch_size: int,
     model: str,
@@ -44,24 +50,32 @@ def command(
     wanted = [*prompts, *_read_prompts(prompts_file)]
     if not wanted:
         raise ConfigError("say what to draw: --prompt TEXT or --prompts-file FILE")
-    from unigen.generation.pipeline import DrawRequest
-    from unigen.generation.seeds import image_seed
-
+    best_of_n.check(best_of, keep, verifier)
+    if best_of is not None and num_images != 1:
+        raise ConfigError(
+            f"--num-images {num_images} and --best-of exclude each other; say with --keep how many are kept"
+        )
     settings = model_options.given(**drawing)
-    pipeline = model_options.load(model, data_root, device, decoding)
-    requests = [DrawRequest(prompt, image_seed(seed, prompt, i)) for prompt in wanted for i in range(num_images)]
-    names = [f"{index:05d}_{sample:02d}.png" for index in range(len(wanted)) for sample in range(num_images)]
-    paths = _draw(pipeline, requests, [output / name for name in names], batch_size, {"base_seed": seed, **settings})
-    columns = min(num_images, MOST_COLUMNS) if num_images > 1 else min(math.ceil(math.sqrt(len(wanted))), MOST_COLUMNS)
-    sheet = _write_sheet(paths, [request.prompt for request in requests], columns, output)
-    if as_json:
-        images = [
-            {"path": str(path), "prompt": request.prompt, "seed": request.seed}
-            for path, request in zip(paths, requests, strict=True)
-        ]
-        click.echo(json.dumps({"images": images, "contact_sheet": str(sheet), "settings": settings}))
+    chosen = {}
+    if best_of is None:
+        pipeline = model_options.load(model, data_root, device, decoding)
+        images = _draw(pipeline, wanted, num_images, output, batch_size, {"base_seed": seed, **settings})
     else:
-        click.echo(f"{len(paths)} images in {output}, all on {sheet}")
+        from unigen.generation.best_of_n import BestOf
+
+        selection = BestOf(best_of, keep or 1)
+        chosen = {"selection": str(selection), "verifier": verifier or best_of_n.DEFAULT_STYLE}
+        pipeline = model_options.load(model, data_root, device, decoding)
+        images = best_of_n.select_images(
+            pipeline, wanted, output, best_of=selection, verifier=chosen["verifier"], seed=seed,
+            batch_size=batch_size, drawing=settings,
+        )  # fmt: skip
+    sheet = _write_sheet(images, len(images) // len(wanted), output)
+    if as_json:
+        click.echo(json.dumps({"images": images, "contact_sheet": str(sheet), "settings": settings, **chosen}))
+    else:
+        said = "".join(f" ({words})" for words in [chosen.get("selection")] if words)
+        click.echo(f"{len(images)} images in {output}{said}, all on {sheet}")
 
 
 def _read_prompts(file: Path | None) -> list[str]:
@@ -74,30 +88,43 @@ def _read_prompts(file: Path | None) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _draw(pipeline: Any, requests: Any, paths: list[Path], batch_size: int, settings: dict[str, Any]) -> list[Path]:
-    """Draw, and write every image as soon as its batch is done."""
+def _draw(
+    pipeline: Any, prompts: list[str], num_images: int, output: Path, batch_size: int, settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Draw, and write every image as soon as its batch is done; what there is to say of each."""
     from tqdm import tqdm
 
+    from unigen.generation.pipeline import DrawRequest
     from unigen.generation.png import write_png
+    from unigen.generation.seeds import image_seed
 
     drawing = {name: value for name, value in settings.items() if name != "base_seed"}
+    seed = settings["base_seed"]
+    requests = [DrawRequest(prompt, image_seed(seed, prompt, i)) for prompt in prompts for i in range(num_images)]
+    names = [f"{index:05d}_{sample:02d}.png" for index in range(len(prompts)) for sample in range(num_images)]
+    drawn = []
     with tqdm(total=len(requests), desc="drawing", unit="image") as bar:
         images = pipeline.draw_requests(
             requests, batch_size=batch_size, on_step=lambda step: bar.set_postfix(step=step + 1), **drawing
         )
-        for request, path, image in zip(requests, paths, images, strict=True):
+        for request, name, image in zip(requests, names, images, strict=True):
             made_with = {"prompt": request.prompt, "seed": request.seed, "model": pipeline.name, **settings}
-            write_png(image, path, made_with)
+            write_png(image, output / name, made_with)
+            drawn.append({"path": str(output / name), "prompt": request.prompt, "seed": request.seed})
             bar.update()
-    return paths
+    return drawn
 
 
-def _write_sheet(paths: list[Path], prompts: list[str], columns: int, output: Path) -> Path:
+def _write_sheet(images: list[dict[str, Any]], images_per_prompt: int, output: Path) -> Path:
+    """All images on one sheet; those of one prompt in a row, or prompts in a square."""
     from PIL import Image
 
     from unigen.generation.contact_sheet import contact_sheet
     from unigen.generation.png import write_png
 
-    images = [Image.open(path) for path in paths[:MOST_ON_SHEET]]
-    write_png(contact_sheet(images, prompts[:MOST_ON_SHEET], columns), output / SHEET_NAME)
+    columns = images_per_prompt if images_per_prompt > 1 else math.ceil(math.sqrt(len(images)))
+    shown = images[:MOST_ON_SHEET]
+    pictures = [Image.open(image["path"]) for image in shown]
+    sheet = contact_sheet(pictures, [image["prompt"] for image in shown], min(columns, MOST_COLUMNS))
+    write_png(sheet, output / SHEET_NAME)
     return output / SHEET_NAME

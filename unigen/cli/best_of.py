@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of Best-of-N, the same for every verb that draws, and how `unigen sample` does it."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unigen.errors import ConfigError
+
+DEFAULT_STYLE = "think"
+OPTIONS = (
+    click.option(
+        "--best-of",
+        type=click.IntRange(min=1),
+        help="Draw so many images of each prompt, rate them, and keep the best: N drawn, best K kept.",
+    ),
+    click.option("--keep", type=click.IntRange(min=1), help="How many of them are kept."),
+    click.option(
+        "--verifier",
+        type=click.Choice(["think", "outcome", "rule", "probability"]),
+        help="How the model rates: by questions that it makes up and answers (think), by one question about the whole prompt "
+        "(outcome), by questions that follow from the prompt's words (rule), or by how probable it finds a yes "
+        f"(probability, the fastest, which also orders images of equal score).  [{DEFAULT_STYLE}]",
+    ),
+)
+
+
+def check(best_of: int | None, keep: int | None, verifier: str | None) -> None:
+    """Raises ConfigError where --keep or --verifier has nothing to choose from."""
+    given = {"--keep": keep, "--verifier": verifier}
+    for name, value in given.items():
+        if best_of is None and value is not None:
+            raise ConfigError(f"{name} {value} needs --best-of N, the number of images to choose from")
+
+
+def select_images(
+    pipeline: Any,
+    prompts: Sequence[str],
+    output: Path,
+    *,
+    best_of: Any,
+    verifier: Any,
+    seed: int,
+    batch_size: int,
+    drawing: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Draw and rate below `output/candidates`, and write the kept images into `output`, best first.
+
+    Returns:
+        what there is to say of each kept image.
+    """
+    from tqdm import tqdm
+
+    from unigen.data.manifest import open_run
+    from unigen.generation.best_of_n import BestOfN, Prompt, write_lines
+    from unigen.generation.seeds import image_seed
+    from unigen.rewards.verifier import Verifier
+
+    folder = output / "candidates"
+    open_run(folder, _identity(pipeline, prompts, seed, drawing))
+    wanted = [
+        Prompt(
+            text,
+            folder / f"{index:05d}",
+            tuple(image_seed(seed, text, sample) for sample in range(best_of.num_drawn)),
+            f"{index:05d}",
+        )
+        for index, text in enumerate(prompts)
+    ]
+    run = BestOfN(pipeline, Verifier(pipeline, verifier, batch_size), verifier, best_of, batch_size, drawing)
+    lines, kept = [], []
+    for index, found in enumerate(tqdm(run.select(wanted), total=len(wanted), desc="best of N", unit="prompt")):
+        lines += found.lines
+        kept += [_keep(found, place, output / f"{index:05d}_{place:02d}.png") for place in range(best_of.num_kept)]
+    write_lines(lines, output / "ratings.jsonl")
+    return kept
+
+
+def _identity(pipeline: Any, prompts: Sequence[str], seed: int, drawing: dict[str, Any]) -> dict[str, Any]:
+    model = pipeline.describe()
+    digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return {
+        "weights": model.get("weights", {}),
+        "dtype": model.get("dtype"),
+        "prompts": digest,
+        "seed": seed,
+        "drawing": drawing,
+    }
+
+
+def _keep(found: Any, place: int, path: Path) -> dict[str, Any]:
+    """Copy the candidate of a rank to where it is kept."""
+    from PIL import Image
+
+    from unigen.generation.png import write_png
+
+    line = found.lines[found.kept[place]]
+    rated = {key: line[key] for key in ("score", "probability", "rater", "selection")}
+    with Image.open(found.prompt.path(line["sample"])) as image:
+        write_png(image, path, {**{str(key): value for key, value in image.info.items()}, **rated})
+    return {
+        "path": str(path),
+        "prompt": found.prompt.text,
+        "seed": line["seed"],
+        "candidate": line["sample"],
+        "score": line["score"],
+        "probability": line["probability"],
+    }

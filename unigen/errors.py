@@ -5,6 +5,9 @@
 class UnigenError(Exception):
     """A mistake outside this code (input, files, environment). The command line prints it as one line and exits with 2."""
 
+    is_mistake: bool = True
+    """A person has to mend it: started again, the same would happen. Else the command line exits with 1."""
+
 
 class ConfigError(UnigenError):
     """A configuration that cannot work: an unknown key, a wrong type, an impossible combination."""
@@ -12,6 +15,12 @@ class ConfigError(UnigenError):
 
 class DataError(UnigenError):
     """Data that cannot be read, or too many bad samples."""
+
+
+class DataWorkerError(DataError):
+    """A process that reads data died or hangs, for want of memory or of a file system: started again, the run may go on."""
+
+    is_mistake = False
 
 
 class CheckpointError(UnigenError):

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from unigen.cli import main as cli
-from unigen.errors import DataError
+from unigen.errors import DataError, DataWorkerError
 
 HEAVY = ("torch", "transformers", "accelerate", "omegaconf", "numpy", "huggingface_hub")
 
@@ -65,6 +65,18 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(
     captured = capsys.readouterr()
     assert captured.err == "unigen: error: train-0003.tar is cut off; fetch it again\n"
     assert captured.out == ""
+
+
+def test_what_may_go_away_by_itself_is_one_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def broken() -> None:
+        raise DataWorkerError("a data worker died")
+
+    _register(monkeypatch, broken)
+    assert cli.main(["data"]) == 1
+    assert capsys.readouterr().err == "unigen: error: a data worker died\n"
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from unigen.data.loader import StepLoader, merge_states
 from unigen.data.mixture import SampleStream, epoch_steps
 from unigen.data.sample import RawSample
 from unigen.data.sources import open_mixture, task_sizes
-from unigen.errors import CheckpointError, ConfigError, DataError
+from unigen.errors import CheckpointError, ConfigError, DataError, DataWorkerError
 
 STEP = {"t2i": 8, "mmu": 4}
 
@@ -265,9 +265,10 @@ def die(sample: RawSample, draws: Draws) -> int:
     return 0
 
 
-def test_a_worker_that_dies_is_reported(root: Path) -> None:
-    with pytest.raises(DataError, match="a data worker died or hangs"):
+def test_a_worker_that_dies_is_reported_and_is_no_users_mistake(root: Path) -> None:
+    with pytest.raises(DataWorkerError, match="a data worker died or hangs") as caught:
         take(1, loader(data_config(root), prepare=die, num_workers=2))
+    assert not caught.value.is_mistake
 
 
 def test_the_program_ends_at_once_though_workers_are_reading(root: Path) -> None:
@@ -288,7 +289,7 @@ def sleep(sample: RawSample, draws: Draws) -> int:
 
 
 def test_a_worker_that_hangs_is_reported_and_one_that_waits_is_left_alone(root: Path) -> None:
-    with pytest.raises(DataError, match="a data worker died or hangs"):
+    with pytest.raises(DataWorkerError, match="a data worker died or hangs"):
         take(1, loader(data_config(root), prepare=sleep, num_workers=2, timeout_seconds=0.2))
     steps = iter(loader(data_config(root), num_workers=2, timeout_seconds=0.2))
     next(steps)

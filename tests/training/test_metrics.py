@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.world import TinyWorld, command, metrics, quiet_environment, train
-from unigen.errors import CheckpointError
+from unigen.errors import CheckpointError, DataWorkerError
+from unigen.runs.requeue import judge
 from unigen.training.signals import REQUEUE_EXIT_CODE
 from unigen.training.status import FailureNoted, read_status
 
@@ -164,6 +165,15 @@ def test_of_several_ranks_the_first_to_say_why_it_broke_off_is_believed(tmp_path
     status = read_status(tmp_path)
     assert status is not None
     assert status.error == "CheckpointError: no space for checkpoint-5"
+
+
+def test_a_data_worker_that_died_is_noted_as_no_mistake_so_that_the_job_is_started_again(tmp_path: Path) -> None:
+    with pytest.raises(DataWorkerError), FailureNoted(tmp_path):
+        raise DataWorkerError("a data worker died or hangs")
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.is_mistake) == ("failed", False)
+    assert judge(tmp_path, exit_code=1, max_failures=3).requeue
 
 
 def _scalars(folder: Path, name: str) -> dict[int, float]:

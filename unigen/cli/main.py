@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("unigen.cli.runs", "List, diff and compare runs."),
     "bench": ("unigen.cli.bench", "Measure speed, each figure beside its bound."),
 }
+EXIT_FAILURE = 1
 EXIT_USER_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
@@ -90,12 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message())
     except UnigenError as error:
-        return _fail(str(error))
+        return _fail(str(error), EXIT_USER_MISTAKE if error.is_mistake else EXIT_FAILURE)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = EXIT_USER_MISTAKE) -> int:
     click.echo("unigen: error: " + " ".join(message.split()), err=True)
-    return EXIT_USER_MISTAKE
+    return code

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from unigen.data.faults import FaultLog
 from unigen.data.mixture import SampleStream, StepPart
-from unigen.errors import CheckpointError, DataError
+from unigen.errors import CheckpointError, DataError, DataWorkerError
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class StepLoader(Generic[T]):
         """Goes on after the step that was handed out last.
 
         Raises:
-            DataError: too many bad records, a source without a usable one, or workers that died or hang.
+            DataError: too many bad records, a source without a usable one, or (DataWorkerError) workers that died or hang.
         """
         self._stream.start_step, self._stream.start_states = self.step, dict(self._states)
         waiting: dict[int, list[StepPart[T]]] = {}
@@ -126,7 +126,8 @@ class StepLoader(Generic[T]):
             if "DataLoader" not in str(error):
                 raise
             first = str(error).splitlines()[0]
-            raise DataError(f"a data worker died or hangs: {first}; try data.num_workers=0 to see why") from error
+            message = f"a data worker died or hangs: {first}; try data.num_workers=0 to see why"
+            raise DataWorkerError(message) from error
 
 
 class _Punctual(IterableDataset[StepPart[T]]):

@@ -72,7 +72,7 @@ class FailureNoted:
 
 
 def _note(folder: Path, error: BaseException) -> None:
-    is_mistake = isinstance(error, UnigenError)
+    is_mistake = isinstance(error, UnigenError) and error.is_mistake
     present = read_status(folder)
     if present is not None and present.state == "failed" and (present.is_mistake or not is_mistake):
         age = time.time() - (folder / FILE).stat().st_mtime

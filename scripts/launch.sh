@@ -5,7 +5,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 LAUNCH_FLAGS='  --output_dir DIR         where the run goes: DIR/checkpoint-<step>/ (required)
-  --train_module NAME      train.py or train_w_clip_vit.py, the old names; which objective is trained is the configuration'"'"'s `stage`
+  --train_module NAME      train.py, train_w_clip_vit.py or train_dpo.py, the old names; which objective is trained is the configuration'"'"'s `stage`
   --num_processes N        over all machines (default: the GPUs that are here, else 1)
   --accelerate_config FILE default: single_process.yaml or multi_gpu.yaml of configs/accelerate, by the number of processes
   --num_machines N --machine_rank N --main_process_ip ADDRESS --main_process_port N   for several machines
@@ -51,9 +51,8 @@ check_flags() {
     [[ ${!name} =~ ^([1-9][0-9]*)?$ ]] || user_mistake "--$name is '${!name}'; give a number above 0"
   done
   case $train_module in
-    '' | train.py | train_w_clip_vit.py) ;;
-    train_dpo.py) user_mistake "--train_module train_dpo.py: the stage dpo is not there yet; this version trains tokenizer, vision, pretrain and sft" ;;
-    *) user_mistake "--train_module is '$train_module'; choose train.py or train_w_clip_vit.py" ;;
+    '' | train.py | train_w_clip_vit.py | train_dpo.py) ;;
+    *) user_mistake "--train_module is '$train_module'; choose train.py, train_w_clip_vit.py or train_dpo.py" ;;
   esac
   [[ -f $experiment_config ]] || user_mistake "there is no configuration file $experiment_config; the shipped ones are under configs/"
   [[ -z $accelerate_config || -f $accelerate_config ]] || user_mistake "there is no file $accelerate_config; the shipped ones are under $UNIGEN_ROOT/configs/accelerate"

@@ -15,8 +15,9 @@ ACCELERATE = SCRIPTS.parent / "configs" / "accelerate"
 PT1 = "configs/unigen_1_5b/unigen_pt1.yaml"
 PT2 = "configs/unigen_1_5b/unigen_pt2.yaml"
 SFT = "configs/unigen_1_5b/unigen_sft.yaml"
+DPO = "configs/unigen_1_5b/unigen_dpo.yaml"
 
-# The training commands of the UniGen README up to SFT: script, flags, the `unigen` arguments they become.
+# The training commands of the UniGen README up to DPO: script, flags, the `unigen` arguments they become.
 README_COMMANDS = {
     "stage 1": (
         "run_pretraining.sh",
@@ -43,13 +44,23 @@ README_COMMANDS = {
         },
         [SFT, "experiment.output_dir=out", "model.pretrained=unigen_pt2/checkpoint-400000"],
     ),
+    "dpo": (
+        "run_sft.sh",
+        {
+            "experiment_config": DPO,
+            "pretrained_model": "unigen_sft/checkpoint-145824",
+            "train_module": "train_dpo.py",
+            "output_dir": "out",
+        },
+        [DPO, "experiment.output_dir=out", "model.pretrained=unigen_sft/checkpoint-145824"],
+    ),
 }
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with the configurations and an environment whose python prints its arguments, one per line."""
-    for config in (PT1, PT2, SFT):
+    for config in (PT1, PT2, SFT, DPO):
         (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / config).touch()
     _program(tmp_path / "environment" / "bin" / "python", 'printf "%s\\n" "$@"\necho "CPU=${ACCELERATE_USE_CPU:-}"')
@@ -171,10 +182,10 @@ MISTAKES = {
     "unknown": ("run_sft.sh", ["--experiment_confg", SFT], "there is no flag --experiment_confg"),
     "stray": ("run_sft.sh", ["out"], "'out' is neither a flag nor key=value"),
     "absent": ("run_pretraining.sh", ["--experiment_config", "none.yaml", "--output_dir", "x"], "none.yaml"),
-    "dpo": (
+    "module": (
         "run_sft.sh",
-        ["--experiment_config", SFT, "--pretrained_model", "m", "--output_dir", "x", "--train_module", "train_dpo.py"],
-        "the stage dpo is not there yet",
+        ["--experiment_config", SFT, "--pretrained_model", "m", "--output_dir", "x", "--train_module", "train_ppo.py"],
+        "--train_module is 'train_ppo.py'",
     ),
     "count": (
         "run_pretraining.sh",

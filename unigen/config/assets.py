@@ -84,6 +84,8 @@ class Wanted:
     """Its value: a folder, a file or a brace list."""
     kind: Literal["weights", "config", "tokenizer", "dataset"]
     """What must be there: a model with its weights, a config.json alone, a text tokenizer, or data."""
+    maker: str = ""
+    """The command that makes it of other things, where there is one."""
 
     @property
     def asset(self) -> Asset | None:
@@ -121,7 +123,8 @@ def _wanted_data(config: Config) -> list[Wanted]:
     for name, source in config.data.sources.items():
         if config.training.samples_per_step.get(source.task, 0) <= 0:
             continue
-        wanted += [Wanted(f"data.sources.{name}.paths", path, "dataset") for path in source.paths]
+        maker = "unigen annotate pairs" if source.format == "preferences" else ""
+        wanted += [Wanted(f"data.sources.{name}.paths", path, "dataset", maker) for path in source.paths]
         if source.images is not None:
             wanted.append(Wanted(f"data.sources.{name}.images", source.images, "dataset"))
     return wanted

@@ -76,9 +76,10 @@ def _remedy(wanted: Wanted, root: Path) -> str:
     if place.is_relative_to(datasets) and place.relative_to(datasets).parts[0] in SHAPES_FOLDERS:
         return f"unigen data shapes --output {datasets}"
     if wanted.kind == "dataset":
-        is_tar = place.name.endswith(TAR_SUFFIXES)
-        made = f", or make it: unigen convert data SOURCE --kind folder --output {place.parent} (see its --help)"
-        return f"copy it to {place}{made if is_tar else ''}"
+        maker = wanted.maker
+        if place.name.endswith(TAR_SUFFIXES):
+            maker = f"unigen convert data SOURCE --kind folder --output {place.parent}"
+        return f"copy it to {place}{f', or make it: {maker} (see its --help)' if maker else ''}"
     if "/" in wanted.name:
         return _training_of(wanted.name, root) or f"run what writes it, or give another path for {wanted.key}"
     return f"place it in {root / 'checkpoints' / wanted.name}"

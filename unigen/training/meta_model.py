@@ -100,20 +100,22 @@ def _add_row_models(models: MetaModels) -> None:
         _folder(models, wanted.image_tokenizer, stand_ins, "image_tokenizer")
     )
     models.image_tokenizer.requires_grad_(False)
+    tower = None
     if wanted.vision_tower:
-        models.vision_tower = VisionTower.from_config(
-            _folder(models, wanted.vision_tower, stand_ins, "vision_tower"), "meta"
-        )
+        tower = VisionTower.from_config(_folder(models, wanted.vision_tower, stand_ins, "vision_tower"), "meta")
+    models.vision_tower = tower if config.stage != "dpo" else None  # which never reads
     unigen = _unigen_config(models, stand_ins)
     describe_model(unigen, config, unigen.code_offset, models.image_tokenizer)
     with torch.device("meta"):
         model = UniGen(unigen)
-        if models.vision_tower is not None:
-            model.add_projector(models.vision_tower.hidden_size, wanted.projector_depth)
+        if tower is not None:
+            model.add_projector(tower.hidden_size, wanted.projector_depth)
     plain = count_parameters(model)
     models.parameters["language_model"] = count_parameters(model.llm)
     if model.mm_projector is not None:
         models.parameters["projector"] = count_parameters(model.mm_projector)
+    if config.stage == "dpo" and config.dpo.reference == "copy":
+        models.parameters["reference_model"] = plain
     models.language_model = as_trained(model, config)
     if config.training.lora is not None:
         models.parameters["adapters"] = count_parameters(models.language_model) - plain

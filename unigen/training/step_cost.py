@@ -12,6 +12,7 @@ import torch
 from transformers import SiglipTextConfig, SiglipVisionConfig
 
 from unigen.config.checks import reads_codes
+from unigen.config.schema import Config
 from unigen.models.cost import (
     ADAMW_BYTES_PER_PARAMETER,
     LanguageModelCost,
@@ -37,6 +38,7 @@ class StepLoad:
     """Samples of one global step, as they are dealt out to GPUs."""
 
     samples: int
+    """The two images of a pair are two."""
     rows: int
     """Packed rows, or samples where the stage has no rows."""
     rows_per_micro_batch: int
@@ -44,10 +46,15 @@ class StepLoad:
     tokens_per_micro_batch: int
 
 
+def rows_per_sample(config: Config) -> int:
+    """Two for a pair of images."""
+    return 2 if config.stage == "dpo" else 1
+
+
 def step_load(models: MetaModels) -> StepLoad:
-    training, unigen = models.config.training, models.unigen_config
-    samples = sum(training.samples_per_step.values())
-    per_gpu = math.ceil(samples / training.num_gpus)
+    training, unigen, factor = models.config.training, models.unigen_config, rows_per_sample(models.config)
+    samples = factor * sum(training.samples_per_step.values())
+    per_gpu = factor * math.ceil(samples / factor / training.num_gpus)
     if unigen is None:
         return StepLoad(samples, samples, min(per_gpu, training.rows_per_micro_batch), 0, 0)
     length = unigen.row_length
@@ -74,7 +81,8 @@ def _vision_stage_flops(models: MetaModels) -> dict[str, float]:
 
 
 def _row_stage_flops(models: MetaModels) -> dict[str, float]:
-    samples, unigen = models.config.training.samples_per_step, models.unigen_config
+    factor, unigen = rows_per_sample(models.config), models.unigen_config
+    samples = {task: factor * count for task, count in models.config.training.samples_per_step.items()}
     assert unigen is not None
     assert models.image_tokenizer is not None
     tower, length, total = models.vision_tower, unigen.row_length, sum(samples.values())
@@ -82,10 +90,13 @@ def _row_stage_flops(models: MetaModels) -> dict[str, float]:
     logits = sum(count * _logits_of(task, models) for task, count in samples.items())
     read = samples.get("mmu", 0)
     coded = sum(samples.get(task, 0) for task in ("t2i", "mmu") if _encodes_images(models, task))
+    forward = cost.forward_flops(total * length**2, total * length, logits)
     flops = {
-        "language_model": 3 * cost.forward_flops(total * length**2, total * length, logits),
+        "language_model": 3 * forward,
         "image_tokenizer": coded * encode_on_meta(models.image_tokenizer, unigen.image_resolution).flops,
     }
+    if models.config.stage == "dpo":
+        flops["reference_model"] = forward
     if tower is not None:
         flops["vision_tower"] = read * vision_tower_flops(tower)
         flops["projector"] = 3 * 2 * models.parameters["projector"] * read * tower.max_tokens
@@ -162,6 +173,7 @@ def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
     if unigen is not None:
         head = unigen.llm_config.vocab_size * unigen.llm_config.hidden_size
         matrices = LanguageModelCost(unigen.llm_config).matrix_parameters + head
+        needs["reference_model"] = 4 * models.parameters.get("reference_model", 0)
         encoders = [part for part in (models.image_tokenizer, models.vision_tower) if part is not None]
         needs["bfloat16_weights"] = 2 * matrices if training.precision == "bfloat16" else 0
         needs["logits"] = BYTES_PER_LOGIT * LOGITS_PER_CHUNK + BYTES_PER_HEAD_WEIGHT * head

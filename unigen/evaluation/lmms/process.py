@@ -20,8 +20,9 @@ from unigen.evaluation.lmms.manifests import NAME
 
 ANSWERS, OUTPUT = "answers", "lmms_eval"
 """Folders below the benchmark's: the answers that are kept, and what lmms-eval writes."""
+_FAILED = "Error during evaluation: "
 _ERROR = re.compile(
-    r"Error during evaluation: (.*?)\.? Please set `--verbosity=DEBUG`|^(\w*(?:Error|Exception): .*)$", re.M
+    rf"{_FAILED}([\s\S]*?)\.? Please set `--verbosity=DEBUG`|^(\w*(?:Error|Exception): .*)$", re.MULTILINE
 )
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -46,9 +47,10 @@ def run_lmms_eval(job: Job, tasks: Sequence[str]) -> str | None:
         )
         with _ended(process):
             code = _wait(process, job)
-    complaint = last_error(log.read_text(encoding="utf-8", errors="replace"))
-    if code != 0 or complaint:
-        return f"lmms-eval failed (exit code {code}): {complaint or 'it does not say why'}; all it said is in {log}"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if code != 0 or _FAILED in text:
+        reason = last_error(text) or "it does not say why"
+        return f"lmms-eval failed (exit code {code}): {reason}; all it said is in {log}"
     return None
 
 

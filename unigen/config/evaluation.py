@@ -100,6 +100,30 @@ class GenevalConfig:
 
 
 @dataclass(frozen=True)
+class FidConfig:
+    """Settings of the Fréchet Inception distance, of any folder and of MJHQ-30K."""
+
+    reference: str | None = None
+    """For `fid`: what `--images` is compared with, a folder of images (folders in it are categories) or stored statistics."""
+    weights: str | None = None
+    """Weights of the Inception network; null takes torch-fidelity's file under `<data root>/checkpoints`."""
+    weights_sha256: str = "6726825d"
+    """How the SHA-256 of the weights begins."""
+
+
+@dataclass(frozen=True)
+class MjhqFidConfig:
+    """Settings of MJHQ-30K."""
+
+    metadata: str | None = None
+    """Its `meta_data.json`; null takes `<data root>/datasets/MJHQ-30K/meta_data.json`."""
+    reference: str | None = None
+    """Folder of its images, or stored statistics; null takes `mjhq30k_imgs` beside the metadata."""
+    num_prompts: int = 30000
+    """How many prompts there have to be; another number is refused, or makes the result partial."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -109,5 +133,7 @@ class EvaluationConfig:
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
     dpg: DpgConfig = field(default_factory=DpgConfig)
+    fid: FidConfig = field(default_factory=FidConfig)
+    mjhq_fid: MjhqFidConfig = field(default_factory=MjhqFidConfig)
     geneval: GenevalConfig = field(default_factory=GenevalConfig)
     lmms: LmmsConfig = field(default_factory=LmmsConfig)

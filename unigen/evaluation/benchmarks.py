@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.families import IMAGES
+from unigen.evaluation.fid.benchmark import FolderFid
+from unigen.evaluation.fid.mjhq import MjhqFid
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
 from unigen.evaluation.lmms.benchmark import Lmms
@@ -17,8 +19,10 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "vqa_shapes": VqaShapes,
     "lmms": Lmms,
     "dpg": Dpg,
+    "mjhq_fid": MjhqFid,
+    "fid": FolderFid,
 }
-ALIASES: dict[str, str] = {"dpgbench": "dpg", "dpg_bench": "dpg"}
+ALIASES: dict[str, str] = {"dpgbench": "dpg", "dpg_bench": "dpg", "mjhq": "mjhq_fid", "mjhq30k": "mjhq_fid"}
 """Other names, those of the READMEs among them. A dash is an underscore everywhere."""
 
 

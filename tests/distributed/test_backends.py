@@ -133,6 +133,18 @@ def test_four_ranks_over_the_same_lanes_have_the_losses_of_one_and_two(
     assert_same_run(folder / "four" / "run", one_process)
 
 
+def test_a_projector_that_a_stage_never_runs_stays_as_it_was(tiny_world: TinyWorld, folder: Path) -> None:
+    """Pre-training that reads through codes, from a checkpoint that reads features: DDP would wait for its gradient."""
+    start = alone(tiny_world.config(folder / "features", "sft", training={"steps": 1}))
+    model = {"initialization": "pretrained", "pretrained": str(folder / "features" / "run")}
+    config = tiny_world.config(folder / "unread", "pretrain", model=model, training={"steps": 2})
+    outcome = start_ranks("multi_gpu.yaml", 2, folder / "unread.log", "train", config)
+    assert outcome.codes == [0, 0], outcome.output[-3000:]
+    found = weights(folder / "unread" / "run")
+    same = {name for name, tensor in start.weights.items() if torch.equal(found[name], tensor)}
+    assert same == {name for name in found if name.startswith("mm_projector.")} != set()
+
+
 @pytest.mark.parametrize("name", ["zero3", "fsdp2"])
 @pytest.mark.parametrize("tie", ["true", "false"])
 def test_the_head_that_the_loss_reads_is_whole_and_learns_where_weights_are_split(

@@ -205,7 +205,7 @@ def describe_model(model: UniGenConfig, config: Config, code_offset: int, image_
 
 def as_trained(model: UniGen, config: Config) -> UniGen:
     """The model with the adapters that `training.lora` asks for, and what the stage never runs frozen."""
-    is_read_by = config.stage != "dpo"
+    is_read_by = config.stage != "dpo" and config.model.vision_tower is not None
     if model.mm_projector is not None and not is_read_by:
         model.mm_projector.requires_grad_(False)
     lora = config.training.lora

@@ -4,10 +4,8 @@
 Files, in GenEval's own layout: `images/<prompt, 5 digits>/metadata.jsonl` and `images/<prompt>/samples/<image, 5 digits>.png`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,15 @@ from PIL import Image
 
 from unigen.data.shapes.detector import ACCEPTED_SCORE, detect
 from unigen.data.shapes.render import render
-from unigen.data.shapes.scene import TAGS
-from unigen.errors import EvaluationError
-from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
 from unigen.evaluation.families import IMAGES, UNIGEN
-from unigen.evaluation.geneval.rules import Thresholds, Verdict, judge
+from unigen.evaluation.geneval.drawing import draw_prompts
+from unigen.evaluation.geneval.summary import Graded, estimate_tags, present_tags, summarise
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.prompt_scenes import scene_for
-from unigen.evaluation.records import RecordWriter, read_records
-from unigen.evaluation.statistics import Estimate, clustered, estimate
 from unigen.evaluation.tokenizer_quality import score_tokenizer
+from unigen.rewards.geneval_rules import Thresholds, Verdict, judge
 
 THRESHOLDS = Thresholds(score=ACCEPTED_SCORE, counting_score=ACCEPTED_SCORE)
 PROMPTS_FILE = "evaluation/geneval_shapes.jsonl"
@@ -43,18 +38,7 @@ class GenevalShapes:
         settings = {"num_images": job.options.num_images, "drawing": job.options.drawing.given()}
         identity = job.identity(file_hash(job.options.world / PROMPTS_FILE), **settings)
         open_run(job.folder, identity, writes=job.ranks.is_first)
-        records = read_records(job.folder)
-        pending = [item for item in job.share(items) if not is_drawn(job, item, records, image_path(item))]
-        writer = RecordWriter(job.folder, job.ranks.rank)
-        failures: list[str] = []
-        prompts = [entry["prompt"] for entry in entries]
-        drawn = draw_items(job, pending, lambda item: prompts[item.index], image_path, self.name, failures)
-        for item, image in drawn:
-            try:
-                writer.append(item, _record(job, item, entries[item.index], image))
-            except EvaluationError as error:  # a prompt that cannot be judged
-                failures.append(f"{self.name}, item {item.item_id}: {error}")
-        return failures
+        return draw_prompts(job, self.name, entries, items, _grade)
 
     def score(self, job: Job) -> dict[str, Any]:
         entries, items = _work(job)
@@ -65,11 +49,6 @@ class GenevalShapes:
         results = {self.name: {**scores, **bounds, **finished.mark}}
         quality = score_tokenizer(job)
         return results if quality is None else {**results, "tokenizer": quality}
-
-
-def image_path(item: Item) -> Path:
-    """Where an item's image lies below the images' folder."""
-    return Path(f"{item.index:05d}", "samples", f"{item.sample:05d}.png")
 
 
 def judge_image(entry: Entry, image: Image.Image) -> Verdict:
@@ -83,44 +62,19 @@ def score_verdicts(entries: Sequence[Entry], verdicts: Sequence[tuple[int, bool]
     `overall` is the unweighted mean over tags, as in GenEval. `seen` and `unseen` compare like with like: both are means
     over the tags that have prompts of either kind.
     """
-    judged = [entries[index] for index in dict.fromkeys(index for index, _ in verdicts)]
-    tags = [tag for tag in dict.fromkeys([*TAGS, *(entry["tag"] for entry in judged)]) if _any(judged, tag)]
-    by_tag = {tag: _estimate(entries, verdicts, [tag]) for tag in tags}
-    mixed = [tag for tag in tags if _any(judged, tag, True) and _any(judged, tag, False)]
-    overall = _estimate(entries, verdicts, tags)
-    scores: dict[str, Any] = {
-        "overall": overall.value,
-        "interval": overall.interval,
-        "tags": {tag: found.value for tag, found in by_tag.items()},
-        "tag_intervals": {tag: found.interval for tag, found in by_tag.items()},
-        "num_prompts": len(judged),
-        "num_images": len(verdicts),
+    graded = [Graded(index, entries[index]["tag"], correct) for index, correct in verdicts]
+    kinds = {
+        is_seen: [one for one in graded if entries[one.prompt].get("seen", True) is is_seen]
+        for is_seen in (True, False)
     }
+    mixed = [tag for tag in present_tags(kinds[True]) if tag in present_tags(kinds[False])]
+    scores = summarise(graded)
     for name, is_seen in (("seen", True), ("unseen", False)):
-        found = _estimate(entries, verdicts, mixed, is_seen) if mixed else None
+        found = estimate_tags(kinds[is_seen], mixed) if mixed else None
         scores[name] = found and found.value
         scores[f"{name}_interval"] = found and found.interval
-        scores[f"{name}_tags"] = {tag: _estimate(entries, verdicts, [tag], is_seen).value for tag in mixed}
+        scores[f"{name}_tags"] = {tag: estimate_tags(kinds[is_seen], [tag]).value for tag in mixed}
     return scores
-
-
-def _any(entries: Sequence[Entry], tag: str, is_seen: bool | None = None) -> bool:
-    return any(entry["tag"] == tag and is_seen in (None, entry.get("seen", True)) for entry in entries)
-
-
-def _estimate(
-    entries: Sequence[Entry], verdicts: Sequence[tuple[int, bool]], tags: Sequence[str], is_seen: bool | None = None
-) -> Estimate:
-    """Mean over tags of the prompts of one kind, or of all; the images of one prompt are a cluster."""
-    strata = [
-        clustered(
-            (index, correct)
-            for index, correct in verdicts
-            if entries[index]["tag"] == tag and is_seen in (None, entries[index].get("seen", True))
-        )
-        for tag in tags
-    ]
-    return estimate(*strata)
 
 
 def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
@@ -129,16 +83,11 @@ def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
     return entries, expand(GenevalShapes.name, len(entries), job.options.num_images, job.options.seed)
 
 
-def _record(job: Job, item: Item, entry: Entry, image: Image.Image) -> dict[str, Any]:
-    """The record of an image whose file is there; writes the prompt's metadata beside the samples."""
+def _grade(entry: Entry, image: Image.Image) -> dict[str, Any]:
+    """What the record of an image says of it."""
     detections = detect(image)
     verdict = judge(entry, detections, THRESHOLDS)
-    metadata = images_root(job) / image_path(item).parents[1] / "metadata.jsonl"
-    if not job.options.images and not metadata.exists():
-        metadata.write_text(json.dumps(entry) + "\n", encoding="utf-8")
     return {
-        **drawing_record(job, item, entry["prompt"], image_path(item), image),
-        "tag": entry["tag"],
         "correct": verdict.correct,
         "reason": verdict.reason,
         "detections": [asdict(detection) for detection in detections],

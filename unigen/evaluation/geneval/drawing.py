@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GenEval's images in its own layout: `<prompt, 5 digits>/metadata.jsonl` and `<prompt>/samples/<image, 5 digits>.png`."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unigen.errors import EvaluationError
+from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
+from unigen.evaluation.items import Item
+from unigen.evaluation.job import Job
+from unigen.evaluation.records import RecordWriter, read_records
+
+METADATA_NAME = "metadata.jsonl"
+_SAMPLE = re.compile(r"(\d+)\.png")
+
+Entry = Mapping[str, Any]
+
+
+def image_path(item: Item) -> Path:
+    """Where an item's image lies below the images' folder."""
+    return Path(f"{item.index:05d}", "samples", f"{item.sample:05d}.png")
+
+
+def draw_prompts(
+    job: Job,
+    name: str,
+    entries: Sequence[Entry],
+    items: Sequence[Item],
+    grade: Callable[[Entry, Image.Image], Mapping[str, Any]],
+    path_of: Callable[[Item], Path] = image_path,
+) -> list[str]:
+    """Draw what is missing of this rank's share, write each prompt's line beside its samples and a record for each image.
+
+    Args:
+        grade: what a record says of its image besides; an EvaluationError fails this item alone.
+    Returns:
+        one line for each item that failed.
+    """
+    records = read_records(job.folder)
+    pending = [item for item in job.share(items) if not is_drawn(job, item, records, path_of(item))]
+    writer = RecordWriter(job.folder, job.ranks.rank)
+    failures: list[str] = []
+    drawn = draw_items(job, pending, lambda item: entries[item.index]["prompt"], path_of, name, failures)
+    for item, image in drawn:
+        entry, path = entries[item.index], path_of(item)
+        try:
+            if not job.options.images:
+                _write_metadata(entry, images_root(job) / path.parents[1] / METADATA_NAME)
+            record = drawing_record(job, item, entry["prompt"], path, image)
+            writer.append(item, {**record, "tag": entry["tag"], **grade(entry, image)})
+        except EvaluationError as error:  # a prompt that cannot be judged
+            failures.append(f"{name}, item {item.item_id}: {error}")
+    return failures
+
+
+def find_images(root: Path, entries: Sequence[Entry], num_images: int) -> dict[tuple[int, int], Path]:
+    """The images of a folder that was drawn elsewhere, relative to it, by prompt and sample.
+
+    Numbers may have any number of digits, as the official generator and its README differ in it; samples count from the
+    lowest number of a folder.
+
+    Raises:
+        EvaluationError: there are not exactly `num_images` of each prompt, or a folder is that of another prompt.
+    """
+    folders = {int(path.name): path for path in root.iterdir() if path.is_dir() and path.name.isdigit()}
+    if sorted(folders) != list(range(len(entries))):
+        missing = [index for index in range(len(entries)) if index not in folders]
+        what = f"prompt {missing[0]:05d} has no folder" if missing else f"folder {max(folders):05d} has no prompt"
+        raise EvaluationError(f"{root} holds {len(folders)} folders for {len(entries)} prompts; {what}")
+    found: dict[tuple[int, int], Path] = {}
+    for index, folder in sorted(folders.items()):
+        _require_prompt(folder, entries[index])
+        samples = sorted((folder / "samples").glob("*.png"), key=_number)
+        samples = [path for path in samples if _SAMPLE.fullmatch(path.name)]
+        if len(samples) != num_images:
+            raise EvaluationError(
+                f"{folder} has {len(samples)} images, not {num_images}; draw the rest, or give their number by --num-images"
+            )
+        found |= {(index, sample): path.relative_to(root) for sample, path in enumerate(samples)}
+    return found
+
+
+def _number(path: Path) -> int:
+    found = _SAMPLE.fullmatch(path.name)
+    return int(found.group(1)) if found else -1
+
+
+def _require_prompt(folder: Path, entry: Entry) -> None:
+    """A folder without its line of the prompt file is taken to be that of its number."""
+    file = folder / METADATA_NAME
+    if not file.is_file():
+        return
+    try:
+        line = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EvaluationError(f"{file} is not one JSON object: {error}") from error
+    wrong = [key for key in ("prompt", "tag", "include", "exclude") if line.get(key) != entry.get(key)]
+    if wrong:
+        raise EvaluationError(
+            f"{file} has another {wrong[0]} than the prompt file, {line.get(wrong[0])!r} and not {entry.get(wrong[0])!r}; "
+            "give the prompts that were drawn by --prompts FILE"
+        )
+
+
+def _write_metadata(entry: Entry, path: Path) -> None:
+    """Write a prompt's line, beside and renamed: several ranks may draw one prompt's images."""
+    if path.exists():
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    partial.replace(path)

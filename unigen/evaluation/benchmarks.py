@@ -9,6 +9,7 @@ from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.fid.benchmark import FolderFid
 from unigen.evaluation.fid.mjhq import MjhqFid
+from unigen.evaluation.geneval.benchmark import Geneval
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
 from unigen.evaluation.lmms.benchmark import Lmms
@@ -16,6 +17,7 @@ from unigen.evaluation.vqa_shapes import VqaShapes
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
     "geneval_shapes": GenevalShapes,
+    "geneval": Geneval,
     "vqa_shapes": VqaShapes,
     "lmms": Lmms,
     "dpg": Dpg,

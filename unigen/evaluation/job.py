@@ -73,15 +73,15 @@ class Job:
         dtype = self.model.get("dtype")
         return {"weights": weights, "dtype": dtype, "seed": self.options.seed, "prompts": prompts_sha256, **settings}
 
+    @property
+    def device(self) -> str:
+        """Where this rank's models run: that of the evaluated one."""
+        usual = f"cuda:{self.ranks.local_rank}" if torch.cuda.is_available() else "cpu"
+        return str(self.model.get("device", usual))
+
     def load_model(self, name: str) -> Pipeline:
         """Another model than the one that is evaluated, such as a judge, on this rank's device."""
         return load_pipeline(name, data_root=self.options.data_root, device=self.device)
-
-    @property
-    def device(self) -> str:
-        """The device of the model that is evaluated; for images drawn elsewhere, this rank's."""
-        usual = f"cuda:{self.ranks.local_rank}" if torch.cuda.is_available() else "cpu"
-        return str(self.model.get("device", usual))
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """What of `items` is this rank's to do."""

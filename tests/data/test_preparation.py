@@ -2,6 +2,7 @@
 """From a record to a row: templates, masks, prompt drops, images."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from unigen.data.draws import Draws
-from unigen.data.preparation import CaptionedImagePreparer, ImagePreparer, RowPreparer, VisionPreparation
+from unigen.data.preparation import CaptionedImagePreparer, ImagePreparer, PairPreparer, RowPreparer, VisionPreparation
 from unigen.data.sample import RawSample, Turn
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.sequence.layout import Kind, Supervision
@@ -62,7 +63,7 @@ def test_a_caption_becomes_a_drawing_row_with_a_masked_image(preparer: RowPrepar
 
 def test_masks_depend_on_key_visit_and_seed_and_on_nothing_else(preparer: RowPreparer) -> None:
     def masks(**changed: object) -> bytes:
-        found = [preparer(caption(), draws(**{"key": f"k{n}", **changed})) for n in range(8)]  # type: ignore[arg-type]
+        found = [preparer(caption(), draws(**{"key": f"k{n}", **changed})) for n in range(8)]
         return np.stack([one.code_images[0].mask_I for one in found]).tobytes()
 
     assert masks() == masks()
@@ -137,3 +138,42 @@ def test_images_to_rebuild_are_square_and_in_range() -> None:
 def test_captioned_images_keep_their_words() -> None:
     sample = CaptionedImagePreparer(lambda image: image.size)(caption("two stars"), draws())
     assert (sample.caption, sample.feature_images) == ("two stars", ((48, 32),))
+
+
+def preference(number: int = 0) -> RawSample:
+    return RawSample(str(number), "t2i", (IMAGE, TALL), "a red circle")
+
+
+@pytest.mark.parametrize("pairing", ["shared", "released"])
+def test_a_preference_becomes_two_rows_of_one_prompt(
+    preparer: RowPreparer, pairing: Literal["shared", "released"]
+) -> None:
+    sample = PairPreparer(preparer, pairing)(preference(), draws(visit=3))
+    assert sample.rejected is not None
+    assert sample.visit == 3
+    assert words_of(preparer, sample) == words_of(preparer, sample.rejected)
+    for row, image in ((sample, IMAGE), (sample.rejected, TALL)):
+        expected = preparer(replace(caption(), images=(image,)), draws()).code_images[0]
+        assert torch.equal(torch.as_tensor(row.code_images[0].content), torch.as_tensor(expected.content))
+
+
+def test_the_images_of_a_pair_share_mask_and_prompt_drop(preparer: RowPreparer) -> None:
+    """Those of all visits to all records; with `released` half of the drops differ, and masks and their ratios too."""
+    half = replace(preparer, prompt_drop_prob=0.5)
+    keys = [(str(number), visit) for number in range(20) for visit in range(2)]
+    for pairing in ("shared", "released"):
+        prepare = PairPreparer(half, pairing)
+        samples = [prepare(preference(), draws(key, visit)) for key, visit in keys]
+        rows = [(one, one.rejected) for one in samples if one.rejected is not None]
+        masks = [[row.code_images[0].mask_I for row in pair] for pair in rows]
+        same_masks = [np.array_equal(*pair) for pair in masks]
+        same_ratios = [first.sum() == second.sum() for first, second in masks]
+        same_drops = [first.document.length == second.document.length for first, second in rows]
+        assert len({first.document.length for first, _ in rows}) == 2, "some prompts are dropped, some are not"
+        assert len({first.tobytes() for first, _ in masks}) > 30, "visits and records differ"
+        if pairing == "shared":
+            assert all(same_masks + same_ratios + same_drops)
+        else:
+            assert sum(same_masks) < 10
+            assert sum(same_ratios) < 20
+            assert 10 < sum(same_drops) < 30

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_pretraining.sh and run_sft.sh: which command they start, mostly seen through a `python` that prints its arguments."""
+"""The scripts that train: which command they start, mostly seen through a `python` that prints its arguments."""
 
 import os
 import subprocess
@@ -16,8 +16,9 @@ PT1 = "configs/unigen_1_5b/unigen_pt1.yaml"
 PT2 = "configs/unigen_1_5b/unigen_pt2.yaml"
 SFT = "configs/unigen_1_5b/unigen_sft.yaml"
 DPO = "configs/unigen_1_5b/unigen_dpo.yaml"
+COTV = "configs/unigen_1_5b/unigen_cotv_post_sft.yaml"
 
-# The training commands of the UniGen README up to DPO: script, flags, the `unigen` arguments they become.
+# The training commands of the UniGen README: script, flags, the `unigen` arguments they become.
 README_COMMANDS = {
     "stage 1": (
         "run_pretraining.sh",
@@ -54,13 +55,23 @@ README_COMMANDS = {
         },
         [DPO, "experiment.output_dir=out", "model.pretrained=unigen_sft/checkpoint-145824"],
     ),
+    "cotv": (
+        "run_cotv.sh",
+        {
+            "experiment_config": COTV,
+            "pretrained_model": "unigen_dpo/unwrapped_model",
+            "train_module": "train_w_clip_vit.py",
+            "output_dir": "out",
+        },
+        [COTV, "experiment.output_dir=out", "model.pretrained=unigen_dpo/unwrapped_model"],
+    ),
 }
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with the configurations and an environment whose python prints its arguments, one per line."""
-    for config in (PT1, PT2, SFT, DPO):
+    for config in (PT1, PT2, SFT, DPO, COTV):
         (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / config).touch()
     _program(tmp_path / "environment" / "bin" / "python", 'printf "%s\\n" "$@"\necho "CPU=${ACCELERATE_USE_CPU:-}"')

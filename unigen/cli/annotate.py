@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,45 @@ def cotv(answers: Path, images: Path, output: Path, images_per_prompt: int, as_j
 
     step = Conversations(read_rated(answers), file_hash(answers), images, output, images_per_prompt)
     return _run(step, output, as_json)
+
+
+@command.command()
+@click.argument("shards", nargs=-1, required=True)
+@click.option("--output", required=True, type=FOLDER, help="Folder of the new shards; a shard keeps its file name.")
+@click.option(
+    "--style", default="chat", show_default=True, type=click.Choice(["chat", "long"]), help="long: 250 words and more."
+)
+@judge_options.options("endpoint", "transformers", "unigen", max_tokens=1024)
+@AS_JSON
+def recaption(shards: tuple[str, ...], output: Path, style: str, as_json: bool, **judge: Any) -> int:
+    """Write SHARDS (WebDataset tars: files, folders, brace lists) anew, with new captions beside the unchanged images.
+
+    lengths.json and lengths.png say how long the captions are. Exits with 1 if an image could not be read.
+    """
+    from unigen.annotation.lengths import length_histogram, write_lengths
+    from unigen.annotation.recaption import LIST_NAME, LONG_WORDS, Recaption
+    from unigen.annotation.step import run_folder, run_step
+    from unigen.data.ranks import Ranks
+    from unigen.data.shards import expand_shards, scheme_of
+
+    ranks = Ranks.from_environment()
+    step = Recaption(
+        expand_shards([one if scheme_of(one) else os.path.abspath(one) for one in shards], judge["data_root"]),
+        judge_options.load(**judge),
+        style,
+        output=output,
+        ledgers=run_folder(output / LIST_NAME),
+        rank=ranks.rank,
+    )
+    outcome = run_step(step, output / LIST_NAME, ranks)
+    if not ranks.is_first:
+        return 1 if outcome.failures else 0
+    write_lengths(length_histogram((one["num_words"] for one in step.captions()), LONG_WORDS), output)
+    report(outcome, as_json)
+    refused = [f"{line['shard']}, {one}" for line in outcome.lines for one in line["refused"]]
+    for one in refused:
+        click.echo(f"unigen: error: left out: {one}", err=True)
+    return 1 if outcome.failures or refused else 0
 
 
 def _run(step: Step, output: Path, as_json: bool) -> int:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 SENT_AS_THEY_ARE = ("image/png", "image/jpeg", "image/webp")
 """Kinds of image files that every server reads; others are sent as PNG."""
+MOST_FAILURES_IN_A_ROW = 16
+"""Requests that may fail one after another, each after all its attempts, before the rest is not tried any more."""
 KEY_NAMES = ("OPENAI_API_KEY", "OPENAI_ORG")
 ADDRESS_NAME = "OPENAI_BASE_URL"
 
@@ -64,11 +66,13 @@ class EndpointJudge:
         except ImportError as error:
             raise ConfigError(f"{error.name} is not installed: run `bash scripts/setup.sh annotate`") from error
         self._openai, self._tenacity = openai, tenacity
+        # Timeouts are connection errors too.
+        self._passing = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
         self._settings = settings
         self._address = settings.base_url or os.environ.get(ADDRESS_NAME)
         if self._address is None and not os.environ.get(KEY_NAMES[0]):
             raise ConfigError("whom to ask? set OPENAI_API_KEY, or name a server with --base-url or OPENAI_BASE_URL")
-        self._gave_up: str | None = None
+        self._num_failed_in_a_row = 0
 
     def identity(self) -> Mapping[str, Any]:
         chosen = self._settings
@@ -83,7 +87,7 @@ class EndpointJudge:
         return {"base_url": None if self._address is None else without_credentials(self._address)}
 
     def replies(self, requests: Iterable[tuple[K, Request]]) -> Iterator[tuple[K, Reply]]:
-        """Replies as they come in. After a server that stays away, requests are given up without being tried.
+        """Replies as they come in. Once the server stays away, what is left is given up without being tried.
 
         Raises:
             ConfigError: the server refuses the key or does not know the model.
@@ -117,28 +121,28 @@ class EndpointJudge:
 
     async def _ask(self, client: "AsyncOpenAI", request: Request) -> Reply:
         openai = self._openai
-        if self._gave_up is not None:
-            return Reply(error=f"not tried, since {self._gave_up}")
+        if self._num_failed_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            return Reply(error=f"not tried, since {MOST_FAILURES_IN_A_ROW} requests in a row had failed; run again")
         try:
             async for attempt in self._attempts():
                 with attempt:
-                    return await self._complete(client, request)
+                    reply = await self._complete(client, request)
+            self._num_failed_in_a_row = 0
+            return reply
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise ConfigError(f"the judge {self._settings.model} refuses: {_safe(error)}") from None
-        except openai.APIConnectionError as error:  # timeouts too
-            self._gave_up = f"the server was away for {self._settings.num_attempts} attempts: {_safe(error)}"
-            return Reply(error=self._gave_up)
+        except self._passing as error:
+            self._num_failed_in_a_row += 1
+            return Reply(error=f"no reply in {self._settings.num_attempts} attempts, last {_safe(error)}")
         except openai.APIError as error:
             return Reply(error=_safe(error))
         except SampleRefused as error:
             return Reply(error=reason_of(error))
-        raise AssertionError("a last attempt either returns or raises")
 
     def _attempts(self) -> "AsyncRetrying":
-        openai, tenacity, chosen = self._openai, self._tenacity, self._settings
-        passing = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
+        tenacity, chosen = self._tenacity, self._settings
         return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(passing),
+            retry=tenacity.retry_if_exception_type(self._passing),
             stop=tenacity.stop_after_attempt(chosen.num_attempts),
             wait=tenacity.wait_exponential_jitter(
                 chosen.first_pause_seconds, chosen.longest_pause_seconds, jitter=0.25

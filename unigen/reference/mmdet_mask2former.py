@@ -9,7 +9,7 @@ K classes and one for none.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,22 @@ class ConvNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.gn(self.conv(features))
+
+
+class Layers(nn.Module):
+    """Layers one after another, under the name that they have there."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class NormedLayers(Layers):
+    """The same with a norm for whatever reads their output."""
+
+    def __init__(self, layers: Iterable[nn.Module], width: int) -> None:
+        super().__init__(layers)
+        self.post_norm = nn.LayerNorm(width)
 
 
 class DeformableAttention(nn.Module):
@@ -84,8 +100,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         groups = 32
         self.input_convs = nn.ModuleList(ConvNorm(num, width, 1, True, groups) for num in inputs[:0:-1])
-        layers = nn.ModuleList(EncoderLayer(width, num_heads, inner) for _ in range(num_layers))
-        self.encoder = nn.ModuleDict({"layers": layers})
+        self.encoder = Layers(EncoderLayer(width, num_heads, inner) for _ in range(num_layers))
         self.level_encoding = nn.Embedding(3, width)
         self.lateral_convs = nn.ModuleList([ConvNorm(inputs[0], width, 1, False, groups)])
         self.output_convs = nn.ModuleList([ConvNorm(width, width, 3, False, groups)])
@@ -100,7 +115,7 @@ class PixelDecoder(nn.Module):
             for size, level in zip(sizes, self.level_encoding.weight, strict=True)
         ]
         positions_BSC = torch.cat(places)[None].expand_as(hidden_BSC)
-        for layer in self.encoder["layers"]:
+        for layer in self.encoder.layers:
             hidden_BSC = layer(hidden_BSC, positions_BSC, sizes)
         parts = hidden_BSC.split([height * width for height, width in sizes], dim=1)
         levels = [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
@@ -109,25 +124,35 @@ class PixelDecoder(nn.Module):
         return levels, self.mask_feature(self.output_convs[0](finest + enlarged).relu())
 
 
+class Attention(nn.Module):
+    """Queries look at keys, but not at those that are hidden from them."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, num_heads, batch_first=True)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, hidden_BQS: Tensor | None = None) -> Tensor:
+        mask = None if hidden_BQS is None else hidden_BQS.repeat_interleave(self.attn.num_heads, dim=0)
+        return self.attn(query, key, value, attn_mask=mask, need_weights=False)[0]
+
+
 class DecoderLayer(nn.Module):
     """Queries look at one level of the image, then at each other."""
 
     def __init__(self, width: int, num_heads: int, inner_width: int) -> None:
         super().__init__()
-        attentions = [nn.MultiheadAttention(width, num_heads, batch_first=True) for _ in range(2)]
-        self.attentions = nn.ModuleList(nn.ModuleDict({"attn": attention}) for attention in attentions)
+        self.attentions = nn.ModuleList(Attention(width, num_heads) for _ in range(2))
         self.ffns = nn.ModuleList([FeedForward(width, inner_width, nn.ReLU())])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(
         self, query_BQC: Tensor, query_place: Tensor, level_BSC: Tensor, level_place: Tensor, hidden_BQS: Tensor
     ) -> Tensor:
-        image, among = (entry["attn"] for entry in self.attentions)
-        mask = hidden_BQS.repeat_interleave(image.num_heads, dim=0)
-        seen, _ = image(query_BQC + query_place, level_BSC + level_place, level_BSC, attn_mask=mask)
+        image, among = self.attentions
+        seen = image(query_BQC + query_place, level_BSC + level_place, level_BSC, hidden_BQS)
         query_BQC = self.norms[0](query_BQC + seen)
         placed = query_BQC + query_place
-        query_BQC = self.norms[1](query_BQC + among(placed, placed, query_BQC)[0])
+        query_BQC = self.norms[1](query_BQC + among(placed, placed, query_BQC))
         return self.norms[2](query_BQC + self.ffns[0](query_BQC))
 
 
@@ -141,7 +166,7 @@ class Head(nn.Module):
             inputs, width, sizes.encoder_layers, sizes.num_heads, sizes.encoder_inner_width
         )
         layers = [DecoderLayer(width, sizes.num_heads, sizes.decoder_inner_width) for _ in range(sizes.decoder_layers)]
-        self.transformer_decoder = nn.ModuleDict({"layers": nn.ModuleList(layers), "post_norm": nn.LayerNorm(width)})
+        self.transformer_decoder = NormedLayers(layers, width)
         self.query_embed = nn.Embedding(sizes.num_queries, width)
         self.query_feat = nn.Embedding(sizes.num_queries, width)
         self.level_embed = nn.Embedding(3, width)
@@ -155,7 +180,7 @@ class Head(nn.Module):
         batch, width = mask_features.shape[:2]
         query_BQC = self.query_feat.weight.expand(batch, -1, -1)
         logits, masks, hidden_BQS = self._read(query_BQC, mask_features, sizes[0])
-        for index, layer in enumerate(self.transformer_decoder["layers"]):
+        for index, layer in enumerate(self.transformer_decoder.layers):
             level = index % 3
             flat_BSC = levels[level].flatten(2).transpose(1, 2) + self.level_embed.weight[level]
             places = sine_positions(*sizes[level], width)
@@ -166,7 +191,7 @@ class Head(nn.Module):
     def _read(self, query_BQC: Tensor, mask_features: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits, mask logits, and what of a level of `size` each query may not look at: what is outside its mask. A
         query with an empty mask looks everywhere."""
-        final = self.transformer_decoder["post_norm"](query_BQC)
+        final = self.transformer_decoder.post_norm(query_BQC)
         masks_BQHW = torch.einsum("bqc,bchw->bqhw", self.mask_embed(final), mask_features)
         outside = F.interpolate(masks_BQHW, size, mode="bilinear", align_corners=False).flatten(2).sigmoid() < 0.5
         return self.cls_embed(final), masks_BQHW, outside & ~outside.all(dim=-1, keepdim=True)

@@ -33,6 +33,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        self.relative_position_index: Tensor
         self.register_buffer("relative_position_index", _offset_numbers(window))
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -102,8 +103,12 @@ class Stage(nn.Module):
         super().__init__()
         shifts = [0 if index % 2 == 0 else window // 2 for index in range(depth)]
         self.blocks = nn.ModuleList(Block(width, num_heads, window, shift) for shift in shifts)
-        if not is_last:
-            self.downsample = PatchMerging(width)
+        self.downsample = None if is_last else PatchMerging(width)
+
+    def forward(self, hidden_BHWC: Tensor) -> Tensor:
+        for block in self.blocks:
+            hidden_BHWC = block(hidden_BHWC)
+        return hidden_BHWC
 
 
 class PatchEmbedding(nn.Module):
@@ -126,9 +131,8 @@ class MmdetSwin(nn.Module):
         self.patch_embed = PatchEmbedding(width)
         last = len(depths) - 1
         sizes = enumerate(zip(depths, heads, strict=True))
-        self.stages = nn.ModuleList(
-            Stage(width << index, depth, num_heads, window, index == last) for index, (depth, num_heads) in sizes
-        )
+        stages = [Stage(width << index, depth, num, window, index == last) for index, (depth, num) in sizes]
+        self.stages: Sequence[Stage] = nn.ModuleList(stages)  # type: ignore[assignment]
         for index in range(len(depths)):
             self.add_module(f"norm{index}", nn.LayerNorm(width << index))
 
@@ -137,10 +141,9 @@ class MmdetSwin(nn.Module):
         hidden_BHWC = self.patch_embed(pixels_B3HW)
         outputs = []
         for index, stage in enumerate(self.stages):
-            for block in stage.blocks:
-                hidden_BHWC = block(hidden_BHWC)
+            hidden_BHWC = stage(hidden_BHWC)
             outputs.append(getattr(self, f"norm{index}")(hidden_BHWC).permute(0, 3, 1, 2))
-            if hasattr(stage, "downsample"):
+            if stage.downsample is not None:
                 hidden_BHWC = stage.downsample(hidden_BHWC)
         return outputs
 

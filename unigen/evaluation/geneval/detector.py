@@ -7,7 +7,7 @@ The two were trained apart and score single images differently, so every score s
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,13 +16,11 @@ from torch import Tensor
 from unigen.config.folders import weights_hash
 from unigen.errors import EvaluationError
 from unigen.evaluation.geneval.classes import CLASS_NAMES
+from unigen.evaluation.geneval.folders import load_whole
 from unigen.evaluation.geneval.mask2former_weights import load_openmmlab
 from unigen.evaluation.geneval.pixels import prepare
 from unigen.evaluation.geneval.postprocess import Instance, find_instances
 from unigen.evaluation.manifest import file_hash
-
-if TYPE_CHECKING:
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 OPENMMLAB_FILES = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco*.pth"
 META_FOLDER = "mask2former-swin-small-coco-instance"
@@ -62,7 +60,7 @@ class DetectorFile:
 class Detector:
     """Finds the objects of images, one image at a time, in float32."""
 
-    def __init__(self, model: "Mask2FormerForUniversalSegmentation", device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device) -> None:
         self.device = device
         self.model = model.to(device).eval()
 
@@ -110,18 +108,17 @@ def find_detector(name: str | None, data_root: Path) -> DetectorFile:
     return DetectorFile(found[0], file_hash(found[0]) if found[0].is_file() else weights_hash(found[0]))
 
 
-def swin_small() -> "Mask2FormerConfig":
+def swin_small() -> Any:
     """The architecture of `mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco`."""
     from transformers import Mask2FormerConfig, SwinConfig
 
-    stages = ["stage1", "stage2", "stage3", "stage4"]
-    backbone = SwinConfig(
-        embed_dim=96, depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], window_size=7, out_features=stages
-    )
-    return Mask2FormerConfig(backbone_config=backbone, num_labels=NUM_CLASSES)
+    backbone: dict[str, Any] = {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+    backbone["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
+    settings: dict[str, Any] = {"num_labels": NUM_CLASSES}
+    return Mask2FormerConfig(backbone_config=SwinConfig(**backbone), **settings)
 
 
-def _load_openmmlab(path: Path) -> "Mask2FormerForUniversalSegmentation":
+def _load_openmmlab(path: Path) -> Any:
     from transformers import Mask2FormerForUniversalSegmentation
 
     content = _read_safely(path)
@@ -144,19 +141,10 @@ def _read_safely(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_folder(folder: Path) -> "Mask2FormerForUniversalSegmentation":
+def _load_folder(folder: Path) -> Any:
     from transformers import Mask2FormerForUniversalSegmentation
 
-    try:
-        model, report = Mask2FormerForUniversalSegmentation.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise EvaluationError(f"{folder} cannot be loaded as a Mask2Former: {first}") from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise EvaluationError(f"{folder} does not fill the model: {len(wrong)} parameters, the first is {wrong[0]}")
+    model = load_whole(Mask2FormerForUniversalSegmentation, folder, "a Mask2Former")
     if model.config.num_labels != NUM_CLASSES:
         raise EvaluationError(f"{folder} knows {model.config.num_labels} classes, not the {NUM_CLASSES} of COCO")
     return model

@@ -124,6 +124,23 @@ class MjhqFidConfig:
 
 
 @dataclass(frozen=True)
+class BestOfNConfig:
+    """Settings of the benchmarks that rate several drawings of each prompt and score the best (`geneval_cot` and the like).
+
+    The released evaluation calls 20 drawn, best 4 kept "N=5": five candidates for each of the four images that are scored."""
+
+    num_drawn: int = 20
+    """Images drawn of each prompt."""
+    num_kept: int = 4
+    """How many of them are kept and scored."""
+    verifiers: tuple[str, ...] = ("think",)
+    """How the model rates, one selection each: think, outcome, rule, probability."""
+    questions: str | None = None
+    """JSONL with `item_id` and `questions`, for `rule` and `probability`; null takes the benchmark's own, or what follows from
+    the words of a prompt."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -132,6 +149,7 @@ class EvaluationConfig:
     batch_size: int = 16
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
+    best_of_n: BestOfNConfig = field(default_factory=BestOfNConfig)
     dpg: DpgConfig = field(default_factory=DpgConfig)
     fid: FidConfig = field(default_factory=FidConfig)
     mjhq_fid: MjhqFidConfig = field(default_factory=MjhqFidConfig)

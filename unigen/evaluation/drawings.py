@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images of a benchmark that draws: drawn by the model and kept as PNG, or read from where they were drawn elsewhere."""
 
+import filecmp
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,3 +83,13 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's complaints about absent, foreign and damaged files
         raise EvaluationError(f"cannot read {path}: {' '.join(str(error).split())}; draw it again") from error
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copy a file, beside and renamed; nothing happens where an equal one lies."""
+    if target.is_file() and filecmp.cmp(source, target, shallow=False):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copyfile(source, partial)
+    partial.replace(target)

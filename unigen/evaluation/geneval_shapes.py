@@ -6,6 +6,7 @@ Files, in GenEval's own layout: `images/<prompt, 5 digits>/metadata.jsonl` and `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from PIL import Image
 from unigen.data.shapes.detector import ACCEPTED_SCORE, detect
 from unigen.data.shapes.render import render
 from unigen.evaluation.families import IMAGES, UNIGEN
-from unigen.evaluation.geneval.drawing import draw_prompts
+from unigen.evaluation.geneval.drawing import draw_prompts, drawn_prompts, lay_out_prompt
 from unigen.evaluation.geneval.summary import Graded, estimate_tags, present_tags, summarise
 from unigen.evaluation.items import Item, expand, read_entries
-from unigen.evaluation.job import Job
+from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.prompt_scenes import scene_for
 from unigen.evaluation.tokenizer_quality import score_tokenizer
@@ -39,6 +40,16 @@ class GenevalShapes:
         identity = job.identity(file_hash(job.options.world / PROMPTS_FILE), **settings)
         open_run(job.folder, identity, writes=job.ranks.is_first)
         return draw_prompts(job, self.name, entries, items, _grade)
+
+    def prompts(self, job: Job) -> list[DrawnPrompt]:
+        return drawn_prompts(_work(job)[0])
+
+    def lay_out(self, job: Job, prompt: DrawnPrompt, images: Sequence[Path], folder: Path) -> None:
+        lay_out_prompt(prompt, images, folder)
+
+    def is_correct(self, entry: Entry, image: Image.Image) -> bool:
+        """The truth about an image, by which a rater can be judged."""
+        return judge_image(entry, image).correct
 
     def score(self, job: Job) -> dict[str, Any]:
         entries, items = _work(job)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a benchmark is given, and what it has to be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -121,4 +121,31 @@ class Benchmark(Protocol):
         Raises:
             EvaluationError: items are missing.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnPrompt:
+    """What a benchmark wants drawn."""
+
+    item_id: str
+    """What files call it."""
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the benchmark says of it."""
+
+
+class DrawingBenchmark(Benchmark, Protocol):
+    """A benchmark of drawings that takes images of its prompts in the place of the model's own (`Options.images`)."""
+
+    def prompts(self, job: Job) -> list[DrawnPrompt]:
+        """What is to be drawn, in the order of the items.
+
+        Raises:
+            EvaluationError: its files are not there.
+        """
+        ...
+
+    def lay_out(self, job: Job, prompt: DrawnPrompt, images: Sequence[Path], folder: Path) -> None:
+        """Put `num_images` images of a prompt into `folder` as `Options.images` is read."""
         ...

@@ -22,7 +22,7 @@ from unigen.evaluation.dpg.scoring import Answers, score_dpg
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn, read_image
 from unigen.evaluation.families import IMAGES, UNIGEN
 from unigen.evaluation.items import Item, expand
-from unigen.evaluation.job import Job
+from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.places import find_benchmark_file
 from unigen.evaluation.records import RecordWriter, read_records
@@ -51,6 +51,22 @@ class Dpg:
         else:
             write_questions(pending, work.judge_folder / f"questions-{job.ranks.rank}.jsonl")
         return failures
+
+    def prompts(self, job: Job) -> list[DrawnPrompt]:
+        work = Work.of(job)
+        asked = work.file.by_item()
+        return [
+            DrawnPrompt(
+                prompt.item_id,
+                prompt.text,
+                {"questions": [question.text for question in asked[prompt.item_id].values()]},
+            )
+            for prompt in work.prompts
+        ]
+
+    def lay_out(self, job: Job, prompt: DrawnPrompt, images: Sequence[Path], folder: Path) -> None:
+        grid = make_grid([read_image(path) for path in images], job.options.dpg.grid)
+        write_png(grid, folder / f"{prompt.item_id}.png", {"prompt": prompt.text})
 
     def score(self, job: Job) -> dict[str, Any]:
         work = Work.of(job)

@@ -20,13 +20,19 @@ import torch
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import images_root
 from unigen.evaluation.families import IMAGES, UNIGEN
-from unigen.evaluation.geneval.drawing import draw_prompts, find_images, image_path
+from unigen.evaluation.geneval.drawing import (
+    draw_prompts,
+    drawn_prompts,
+    find_images,
+    image_path,
+    lay_out_prompt,
+)
 from unigen.evaluation.geneval.judge import Entry, ImageJudge, JudgeFiles, Judgement
 from unigen.evaluation.geneval.pixels import open_upright
 from unigen.evaluation.geneval.self_test import self_test
 from unigen.evaluation.geneval.summary import Graded, summarise
 from unigen.evaluation.items import Item, expand, read_entries
-from unigen.evaluation.job import Job
+from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.places import find_benchmark_file
 from unigen.evaluation.records import RecordWriter, read_json, read_records, write_json
@@ -47,6 +53,12 @@ class Geneval:
         open_run(work.judged.folder, work.judge_identity(), writes=job.ranks.is_first)
         failures = draw_prompts(job, self.name, work.entries, work.items, lambda _entry, _image: {}, work.path)
         return failures + _judge_missing(work)
+
+    def prompts(self, job: Job) -> list[DrawnPrompt]:
+        return drawn_prompts(Work.of(job).entries)
+
+    def lay_out(self, job: Job, prompt: DrawnPrompt, images: Sequence[Path], folder: Path) -> None:
+        lay_out_prompt(prompt, images, folder)
 
     def score(self, job: Job) -> dict[str, Any]:
         work = Work.of(job)

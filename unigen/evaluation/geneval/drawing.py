@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from unigen.errors import EvaluationError
-from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
+from unigen.evaluation.drawings import copy_image, draw_items, drawing_record, images_root, is_drawn
 from unigen.evaluation.items import Item
-from unigen.evaluation.job import Job
+from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.records import RecordWriter, read_records
 
 METADATA_NAME = "metadata.jsonl"
@@ -57,6 +57,19 @@ def draw_prompts(
         except EvaluationError as error:  # a prompt that cannot be judged
             failures.append(f"{name}, item {item.item_id}: {error}")
     return failures
+
+
+def drawn_prompts(entries: Sequence[Entry]) -> list[DrawnPrompt]:
+    """The prompts by their numbers, as they name folders."""
+    return [DrawnPrompt(f"{index:05d}", entry["prompt"], entry) for index, entry in enumerate(entries)]
+
+
+def lay_out_prompt(prompt: DrawnPrompt, images: Sequence[Path], folder: Path) -> None:
+    """Put the images of a prompt into a folder of this layout, with the prompt's line."""
+    own = folder / prompt.item_id
+    for sample, image in enumerate(images):
+        copy_image(image, own / "samples" / f"{sample:05d}.png")
+    _write_metadata(prompt.metadata, own / METADATA_NAME)
 
 
 def find_images(root: Path, entries: Sequence[Entry], num_images: int) -> dict[tuple[int, int], Path]:

@@ -28,7 +28,7 @@ QUESTION_REQUEST = (
     "Description: {prompt}\n"
     "Questions:"
 )
-_SEPARATOR = re.compile(r"[;\n]")
+_SEPARATOR = re.compile(r"[;?\n]")
 _LABEL = re.compile(r"^(questions?\s*:|[-*•]|\(?\d+[.)])\s*", re.IGNORECASE)
 
 
@@ -93,13 +93,13 @@ def question_line(prompt: Prompt, question: str, **more: Any) -> Line:
 
 
 def parse_questions(reply: str) -> list[str]:
-    """The questions of a reply, each once: what stands between semicolons or line ends, without numbers and bullets.
+    """The questions of a reply, each once: what ends with a question mark, a semicolon or a line, without numbers and bullets.
 
     Each ends with its only question mark, so that what is written after it can be told from it.
     """
     questions: dict[str, None] = {}
     for piece in _SEPARATOR.split(reply):
-        words = _LABEL.sub("", _LABEL.sub("", piece.strip())).replace("?", " ").strip(" \t\r.,:")
+        words = _LABEL.sub("", _LABEL.sub("", piece.strip())).strip(" \t\r.,:")
         if words:
             questions[" ".join(words.split()) + "?"] = None
     return list(questions)

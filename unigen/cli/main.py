@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("unigen.cli.report", "Write the report of a run."),
     "convert": ("unigen.cli.convert", "Convert models and data between formats."),
     "download": ("unigen.cli.download", "Fetch public weights and data from the hub."),
+    "setup-eval": ("unigen.cli.setup_eval", "Fetch what the public benchmarks need."),
     "doctor": ("unigen.cli.doctor", "Say what is there and what is missing."),
     "annotate": ("unigen.cli.annotate", "Make training data: questions, candidates, answers, pairs, captions."),
     "encode": ("unigen.cli.encode", "Compute image codes ahead of training."),

@@ -61,6 +61,14 @@ ASSETS: dict[str, Asset] = {
             "google/siglip2-so400m-patch16-naflex",
             "cc24074f717b612951c2dead130904ab9b65a81e",
         ),
+        Asset(
+            "clip-vit-large-patch14",
+            "openai/clip-vit-large-patch14",
+            "model",
+            "32bd64288804d66eefd0ccbe215aa642df71cc41",
+            "see its page",
+            TRANSFORMERS_FILES,
+        ),
         Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),
         Asset(
             "falcon-refinedweb",

@@ -38,12 +38,15 @@ def test_a_checkpoint_is_a_model_folder_and_a_state(tiny_world: TinyWorld, tmp_p
     assert pipeline.draw("a red circle", steps=2)[0].size == (32, 32)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "vision", "pretrain", "sft"])
+@pytest.mark.parametrize(
+    ("stage", "optimizer"),
+    [("tokenizer", "adamw"), ("vision", "adamw"), ("pretrain", "adamw"), ("sft", "adamw"), ("pretrain", "muon")],
+)
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_going_on_after_a_stop_gives_bitwise_the_same_weights(
-    tiny_world: TinyWorld, tmp_path: Path, stage: str, num_workers: int
+    tiny_world: TinyWorld, tmp_path: Path, stage: str, optimizer: str, num_workers: int
 ) -> None:
-    sections = {"data": {"num_workers": num_workers}}
+    sections = {"data": {"num_workers": num_workers}, "optimizer": {"name": optimizer}}
     whole, stopped = (tiny_world.config(tmp_path / name, stage, **sections) for name in ("whole", "stopped"))
     assert train(whole, "training.steps=5") == 0
     assert train(stopped, "training.steps=2") == 0

@@ -63,7 +63,7 @@ def test_a_caption_becomes_a_drawing_row_with_a_masked_image(preparer: RowPrepar
 
 def test_masks_depend_on_key_visit_and_seed_and_on_nothing_else(preparer: RowPreparer) -> None:
     def masks(**changed: object) -> bytes:
-        found = [preparer(caption(), draws(**{"key": f"k{n}", **changed})) for n in range(8)]
+        found = [preparer(caption(), draws(**{"key": f"k{n}", **changed})) for n in range(8)]  # type: ignore[arg-type]
         return np.stack([one.code_images[0].mask_I for one in found]).tobytes()
 
     assert masks() == masks()

@@ -8,11 +8,12 @@ doubles; the keys are read from the environment by the client and are put nowher
 import asyncio
 import base64
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
@@ -58,7 +59,8 @@ class EndpointJudge:
     def __init__(self, settings: EndpointSettings) -> None:
         """
         Raises:
-            ConfigError: the extra `annotate` is not installed, or neither a key nor an address is given.
+            ConfigError: the extra `annotate` is not installed, neither a key nor an address is given, or there is a
+                secret in the address.
         """
         try:
             import openai
@@ -67,9 +69,15 @@ class EndpointJudge:
             raise ConfigError(f"{error.name} is not installed: run `bash scripts/setup.sh annotate`") from error
         self._openai, self._tenacity = openai, tenacity
         # Timeouts are connection errors too.
-        self._passing = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
+        self._passing = (
+            openai.APIConnectionError,
+            openai.RateLimitError,
+            openai.InternalServerError,
+            json.JSONDecodeError,  # a proxy's page, or half an answer
+        )
         self._settings = settings
-        self._address = settings.base_url or os.environ.get(ADDRESS_NAME)
+        address = settings.base_url or os.environ.get(ADDRESS_NAME)
+        self._address = _without_secrets(address) if address else None
         if self._address is None and not os.environ.get(KEY_NAMES[0]):
             raise ConfigError("whom to ask? set OPENAI_API_KEY, or name a server with --base-url or OPENAI_BASE_URL")
         self._num_failed_in_a_row = 0
@@ -84,7 +92,7 @@ class EndpointJudge:
         }
 
     def notes(self) -> Mapping[str, Any]:
-        return {"base_url": None if self._address is None else without_credentials(self._address)}
+        return {"base_url": self._address}
 
     def replies(self, requests: Iterable[tuple[K, Request]]) -> Iterator[tuple[K, Reply]]:
         """Replies as they come in. Once the server stays away, what is left is given up without being tried.
@@ -165,10 +173,19 @@ class EndpointJudge:
         )
 
 
-def without_credentials(address: str) -> str:
-    """An address without a user, a password and a query."""
+def _without_secrets(address: str) -> str:
+    """The address itself. What stands in an address is logged by client and server, so no secret may.
+
+    Raises:
+        ConfigError: it has a user, a password or a query.
+    """
     parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if "@" in parts.netloc or parts.query:
+        raise ConfigError(
+            f"the address of the judge at {parts.hostname} has a user, a password or a query in it, which logs would keep; "
+            f"give the address alone, and the key in {KEY_NAMES[0]}"
+        )
+    return address
 
 
 def _content(request: Request) -> str | list[dict[str, Any]]:

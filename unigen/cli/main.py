@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sample": ("unigen.cli.sample", "Draw images from prompts."),
     "ask": ("unigen.cli.ask", "Ask a model about images."),
     "evaluate": ("unigen.cli.evaluate", "Score a model on benchmarks."),
+    "study": ("unigen.cli.study", "Write the report of a comparison."),
     "report": ("unigen.cli.report", "Write the report of a run."),
     "convert": ("unigen.cli.convert", "Convert models and data between formats."),
     "download": ("unigen.cli.download", "Fetch public weights and data from the hub."),

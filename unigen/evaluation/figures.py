@@ -46,6 +46,22 @@ def loss_curves(stages: Sequence[StageLog]) -> str:
         return _svg(figure)
 
 
+def metric_curves(stages: Sequence[StageLog], names: Sequence[str]) -> str:
+    """One panel a metric, one line a stage."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.7 * columns, 2.3 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for panel, name in zip(panels, names, strict=False):
+            for color, stage in zip(COLORS * len(stages), stages, strict=False):
+                panel.plot(*stage.curve(name), color=color, lw=1.2, label=stage.name)
+            _label(panel, name.rpartition("/")[2].replace("_", " "))
+        for panel in panels[len(names) :]:
+            panel.set_visible(False)
+        return _svg(figure)
+
+
 def score_chart(scores: Sequence[Score]) -> str:
     """Bars with 95% intervals; bounds and baselines are drawn pale."""
     with rc_context(STYLE):
@@ -77,7 +93,11 @@ def _draw_losses(panel: Axes, stage: StageLog) -> None:
         label = name.removeprefix("loss/").replace("_", " ")
         panel.plot(steps, values, color=color, lw=0.6, alpha=0.3)
         panel.plot(*_smoothed(steps, values), color=color, lw=1.6, label=label)
-    panel.set_title(stage.name, loc="left", fontweight="bold", fontsize=10)
+    _label(panel, stage.name)
+
+
+def _label(panel: Axes, title: str) -> None:
+    panel.set_title(title, loc="left", fontweight="bold", fontsize=10)
     panel.set_xlabel("step")
     panel.grid(color=FAINT, lw=0.5)
     panel.legend(frameon=False, fontsize=8)

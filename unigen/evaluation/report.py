@@ -6,14 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from unigen.environment import git_commit, inspect_machine, package_versions
 from unigen.evaluation import showcase
 from unigen.evaluation.figures import loss_curves, score_chart
+from unigen.evaluation.page import render
 from unigen.evaluation.records import write_json
 from unigen.evaluation.run_folder import RunFolder
 from unigen.evaluation.tables import DRAWING, READING, score_table, scores
+from unigen.evaluation.templating import page_environment
 
 JSON_NAME, PAGE_NAME = "report.json", "report.html"
 SHOWN_VERSIONS = ("python", "torch", "transformers", "accelerate", "unigen")
@@ -67,18 +67,12 @@ def summarise(run: RunFolder) -> dict[str, Any]:
 
 
 def _render(run: RunFolder, summary: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("unigen.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
+    environment = page_environment()
     found = scores(run.results)
     charts = {group: [score for score in found if score.group == group] for group in (DRAWING, READING)}
     manifest = run.results.get("manifest", {})
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         title=run.path.resolve().name,
         summary=summary,
         written=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -95,15 +89,6 @@ def _render(run: RunFolder, summary: Mapping[str, Any]) -> str:
         machine=_machine(run),
         versions=_versions(manifest),
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _cards(results: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -79,7 +79,7 @@ class RunFolder:
         """
         logs = {file.parent.name: file for file in sorted(path.glob("*/metrics.jsonl"))}
         names = [*(name for name in STAGES if name in logs), *(name for name in logs if name not in STAGES)]
-        stages = [_read_stage(name, logs[name]) for name in names]
+        stages = [read_stage(name, logs[name]) for name in names]
         results = read_results(path / EVALUATION)
         if not stages and results is None:
             raise EvaluationError(
@@ -121,7 +121,12 @@ class RunFolder:
         return self.results.get("manifest", {})
 
 
-def _read_stage(name: str, file: Path) -> StageLog:
+def read_stage(name: str, file: Path) -> StageLog:
+    """The log of a stage from its metrics.jsonl.
+
+    Raises:
+        EvaluationError: a line is damaged.
+    """
     lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`unigen study`: the reports of comparisons over several stages and training seeds."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group(name="study", help="Write the report of a comparison over stages and training seeds.")
+def command() -> None:
+    pass
+
+
+@command.command(
+    help="What preference optimisation and Best-of-N bring: report.json and report.html of the folder DIR that "
+    "scripts/reproduce_shapes.sh filled."
+)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json.")
+def alignment(folder: Path, as_json: bool) -> None:
+    from unigen.evaluation.alignment_study import PAGE_NAME, write_alignment_report
+
+    summary = write_alignment_report(folder)
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    for name, found in summary["paired"].items():
+        click.echo(f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}")
+    click.echo(f"report: {(folder / PAGE_NAME).resolve()}")

@@ -15,7 +15,8 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.job import Options
 from unigen.evaluation.ranks import Ranks
-from unigen.evaluation.report import duration, write_report
+from unigen.evaluation.page import duration
+from unigen.evaluation.report import write_report
 from unigen.evaluation.run import evaluate
 from unigen.evaluation.run_folder import RunFolder
 from unigen.evaluation.tables import score_table

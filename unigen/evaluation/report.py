@@ -13,7 +13,6 @@ from unigen.evaluation.page import render
 from unigen.evaluation.records import write_json
 from unigen.evaluation.run_folder import RunFolder
 from unigen.evaluation.tables import DRAWING, READING, score_table, scores
-from unigen.evaluation.templating import page_environment
 
 JSON_NAME, PAGE_NAME = "report.json", "report.html"
 SHOWN_VERSIONS = ("python", "torch", "transformers", "accelerate", "unigen")
@@ -67,7 +66,6 @@ def summarise(run: RunFolder) -> dict[str, Any]:
 
 
 def _render(run: RunFolder, summary: Mapping[str, Any]) -> str:
-    environment = page_environment()
     found = scores(run.results)
     charts = {group: [score for score in found if score.group == group] for group in (DRAWING, READING)}
     manifest = run.results.get("manifest", {})

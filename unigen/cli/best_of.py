@@ -10,17 +10,22 @@ import click
 
 from unigen.errors import ConfigError
 
+STYLES = ("think", "outcome", "rule", "probability")
 DEFAULT_STYLE = "think"
-OPTIONS = (
+NUMBERS = (
     click.option(
         "--best-of",
         type=click.IntRange(min=1),
-        help="Draw so many images of each prompt, rate them, and keep the best: N drawn, best K kept.",
+        metavar="N",
+        help="Draw N images of each prompt, rate them, and keep the best: N drawn, best K kept.",
     ),
-    click.option("--keep", type=click.IntRange(min=1), help="How many of them are kept."),
+    click.option("--keep", type=click.IntRange(min=1), metavar="K", help="How many of the N drawn are kept."),
+)
+OPTIONS = (
+    *NUMBERS,
     click.option(
         "--verifier",
-        type=click.Choice(["think", "outcome", "rule", "probability"]),
+        type=click.Choice(STYLES),
         help="How the model rates: by questions that it makes up and answers (think), by one question about the whole prompt "
         "(outcome), by questions that follow from the prompt's words (rule), or by how probable it finds a yes "
         f"(probability, the fastest, which also orders images of equal score).  [{DEFAULT_STYLE}]",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from unigen.cli import model_options
+from unigen.cli import best_of, model_options
 from unigen.errors import ConfigError
 
 SETTINGS = {
@@ -20,6 +20,9 @@ SETTINGS = {
     "temperature": "drawing.temperature",
     "temperature_schedule": "drawing.temperature_schedule",
     "lmms_tasks": "lmms.tasks",
+    "best_of": "best_of_n.num_drawn",
+    "keep": "best_of_n.num_kept",
+    "verifier": "best_of_n.verifiers",
 }
 """Flags that are short for a key of the settings; what is not given leaves the key as the file has it."""
 
@@ -34,7 +37,13 @@ SETTINGS = {
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results."
 )
-@click.option("--model", help="A checkpoint's folder, a run's folder, or a name under the data root.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="A checkpoint's folder, a run's folder, or a name under the data root. Given several times, each has its folder "
+    "under --output, and the page and results.json there are over all.",
+)
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Score the images of this folder, drawn elsewhere, and no model."
 )
@@ -49,12 +58,23 @@ SETTINGS = {
 @click.option(
     "--allow-partial", is_flag=True, help="Score what is there though items are missing; results say `partial`."
 )
+@click.option(
+    "--released-layout", is_flag=True, help="Also name folders as the released evaluation does, by links to ours."
+)
 @click.option("--num-images", default=4, show_default=True, type=click.IntRange(min=1), help="Images of each prompt.")
 @click.option(
     "--lmms-tasks",
     metavar="NAMES",
     callback=lambda _context, _option, names: f"[{names}]",
     help="Tasks of lmms-eval with commas between them.  [those of the READMEs]",
+)
+@model_options.with_options(best_of.NUMBERS)
+@click.option(
+    "--verifier",
+    metavar="STYLES",
+    callback=lambda _context, _option, names: f"[{names}]",
+    help=f"For the benchmarks named ..._cot: how the model rates, {', '.join(best_of.STYLES)}; several with commas between "
+    "them, the first of which gives the score.  [think]",
 )
 @model_options.with_options(model_options.DRAWING)
 @model_options.BATCH_SIZE
@@ -65,11 +85,12 @@ def command(
     overrides: tuple[str, ...],
     benchmarks: str,
     output: Path,
-    model: str | None,
+    models: tuple[str, ...],
     images: Path | None,
     config: Path | None,
     data: Path | None,
     allow_partial: bool,
+    released_layout: bool,
     data_root: str,
     device: str | None,
     decoding: Any,
@@ -78,32 +99,39 @@ def command(
 ) -> int:
     from unigen.config.load import load_evaluation
     from unigen.evaluation.benchmarks import find_benchmarks
+    from unigen.evaluation.comparison import labels_of, write_comparison
     from unigen.evaluation.job import Options
     from unigen.evaluation.ranks import Ranks
+    from unigen.evaluation.released_layout import link_released_names
     from unigen.evaluation.run import evaluate
 
     wanted = find_benchmarks([name.strip() for name in benchmarks.split(",") if name.strip()])
     settings = load_evaluation(config, [*_given_settings(context), *overrides])
+    _check_support(wanted, models, images, data_root)
     ranks = Ranks.from_environment()
-    pipeline = _open(model, images, wanted, data_root, device or _device_of(ranks.local_rank), decoding)
-    options = Options.of(
-        settings,
-        output=output,
-        world=data or Path(data_root) / "datasets" / "shapes",
-        data_root=Path(data_root),
-        decoding=decoding,
-        images=images,
-        is_partial_allowed=allow_partial,
-    )
-    outcome = evaluate(pipeline, wanted, options, ranks)
-    if outcome.results is not None:
-        for failure in outcome.failures:
-            click.echo(f"unigen: error: {' '.join(failure.split())}", err=True)
-        if as_json:
-            click.echo(json.dumps(outcome.results))
-        else:
-            _print(outcome.results, output)
-    return 1 if outcome.failures else 0
+    labels = labels_of([*models] or [str(images)])
+    evaluations, failures = {}, []
+    for model, label in zip(models or (None,), labels, strict=True):
+        options = Options.of(
+            settings,
+            output=output if len(labels) == 1 else output / label,
+            world=data or Path(data_root) / "datasets" / "shapes",
+            data_root=Path(data_root),
+            decoding=decoding,
+            images=images,
+            is_partial_allowed=allow_partial,
+        )
+        pipeline = _open(model, images, data_root, device or _device_of(ranks.local_rank), decoding)
+        outcome = evaluate(pipeline, wanted, options, ranks)
+        failures += outcome.failures
+        if outcome.results is not None:
+            evaluations[label] = outcome.results
+            if released_layout:
+                link_released_names(wanted, options)
+    if evaluations:
+        write_comparison(evaluations, output, writes_json=len(labels) > 1)
+        _report(evaluations, failures, output, as_json)
+    return 1 if failures else 0
 
 
 def _given_settings(context: click.Context) -> list[str]:
@@ -112,21 +140,23 @@ def _given_settings(context: click.Context) -> list[str]:
     return [f"{SETTINGS[name]}={context.params[name]}" for name in given]
 
 
-def _open(
-    model: str | None, images: Path | None, wanted: list[Any], data_root: str, device: str | None, decoding: Any
-) -> Any:
-    """What is to be scored, after it is known that the benchmarks take it."""
+def _check_support(wanted: list[Any], models: tuple[str, ...], images: Path | None, data_root: str) -> None:
+    """That the benchmarks take what is to be scored, before anything of it is loaded."""
     from unigen.evaluation.benchmarks import require_support
-    from unigen.evaluation.elsewhere import ImageFolder
     from unigen.evaluation.families import IMAGES, family_of
 
-    if (model is None) == (images is None):
+    if bool(models) == (images is not None):
         raise ConfigError("say what to score: --model DIR, or --images DIR for images drawn elsewhere, and not both")
-    if images is not None:
-        require_support(wanted, IMAGES)
+    for family in [family_of(model, data_root) for model in models] or [IMAGES]:
+        require_support(wanted, family)
+
+
+def _open(model: str | None, images: Path | None, data_root: str, device: str | None, decoding: Any) -> Any:
+    from unigen.evaluation.elsewhere import ImageFolder
+
+    if model is None:
+        assert images is not None
         return ImageFolder(images)
-    assert model is not None
-    require_support(wanted, family_of(model, data_root))
     return model_options.load(model, data_root, device, decoding)
 
 
@@ -137,9 +167,20 @@ def _device_of(local_rank: int) -> str | None:
     return f"cuda:{local_rank}" if torch.cuda.is_available() else None
 
 
-def _print(results: dict[str, Any], output: Path) -> None:
+def _report(evaluations: dict[str, Any], failures: list[str], output: Path, as_json: bool) -> None:
+    """What failed, and the scores: as JSON, as a list, or for several models as a table."""
+    from unigen.evaluation.comparison import markdown_table
     from unigen.evaluation.tables import scores
 
-    for score in scores(results):
-        click.echo(f"{score.name:<38} {score.text:>9}   {score.interval_text}".rstrip())
+    for failure in failures:
+        click.echo(f"unigen: error: {' '.join(failure.split())}", err=True)
+    (first, *others) = evaluations.values()
+    if as_json:
+        click.echo(json.dumps({"checkpoints": evaluations} if others else first))
+        return
+    if others:
+        click.echo(markdown_table(evaluations))
+    else:
+        for score in scores(first):
+            click.echo(f"{score.name:<38} {score.text:>9}   {score.interval_text}".rstrip())
     click.echo(f"written to {output / 'results.json'}")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks by name. Another one joins by one entry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 
 from unigen.errors import EvaluationError
+from unigen.evaluation.best_of_n import BestOfNBenchmark
 from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.fid.benchmark import FolderFid
@@ -15,7 +17,7 @@ from unigen.evaluation.job import Benchmark
 from unigen.evaluation.lmms.benchmark import Lmms
 from unigen.evaluation.vqa_shapes import VqaShapes
 
-BENCHMARKS: dict[str, type[Benchmark]] = {
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "geneval_shapes": GenevalShapes,
     "geneval": Geneval,
     "vqa_shapes": VqaShapes,
@@ -23,8 +25,18 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "dpg": Dpg,
     "mjhq_fid": MjhqFid,
     "fid": FolderFid,
+    "geneval_shapes_cot": partial(BestOfNBenchmark, GenevalShapes()),
+    "geneval_cot": partial(BestOfNBenchmark, Geneval()),
+    "dpg_cot": partial(BestOfNBenchmark, Dpg()),
 }
-ALIASES: dict[str, str] = {"dpgbench": "dpg", "dpg_bench": "dpg", "mjhq": "mjhq_fid", "mjhq30k": "mjhq_fid"}
+ALIASES: dict[str, str] = {
+    "dpgbench": "dpg",
+    "dpg_bench": "dpg",
+    "mjhq": "mjhq_fid",
+    "mjhq30k": "mjhq_fid",
+    "cot_gen": "geneval_cot",
+    "cot_dpg": "dpg_cot",
+}
 """Other names, those of the READMEs among them. A dash is an underscore everywhere."""
 
 

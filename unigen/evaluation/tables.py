@@ -38,7 +38,22 @@ UNDERSTANDING = "Understanding (lmms)"
 
 def scores(results: Mapping[str, Any]) -> list[Score]:
     """Every number of a results.json worth showing, in the order of a report."""
-    return [*_drawing(results), *_reading(results), *_understanding(results), *_tokenizer(results)]
+    sections = {
+        "geneval_shapes": _drawing(results),
+        "geneval": _geneval(results),
+        "dpg": _dpg(results),
+        "fid": _fid(results),
+        "best_of_n": _best_of_n(results),
+        "vqa_shapes": _reading(results),
+        "lmms": _understanding(results),
+        "tokenizer": _tokenizer(results),
+    }
+    return [score for section in sections.values() for score in section]
+
+
+def partial_benchmarks(results: Mapping[str, Any]) -> list[str]:
+    """The benchmarks that were scored though items were missing."""
+    return [name for name, found in results.items() if isinstance(found, Mapping) and found.get("partial")]
 
 
 def score_table(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[Score, list[Score | None]]]:
@@ -67,6 +82,56 @@ def _drawing(results: Mapping[str, Any]) -> Iterator[Score]:
             DRAWING, "ceiling", found["ceiling"], note="true renders after the image tokenizer", is_reference=True
         )
     yield Score(DRAWING, "detector", found["detector"], note="true renders as they are", is_reference=True)
+
+
+def _geneval(results: Mapping[str, Any]) -> Iterator[Score]:
+    found = results.get("geneval")
+    if found:
+        yield Score("GenEval", "overall", found["overall"], tuple(found["interval"]), note="mean over the tags")
+        for tag, value in found["tags"].items():
+            yield Score("GenEval", tag, value, tuple(found["tag_intervals"][tag]))
+
+
+def _dpg(results: Mapping[str, Any]) -> Iterator[Score]:
+    for name, found in results.items():
+        if (name == "dpg" or name.startswith("dpg_")) and "fixed" in found:
+            fixed, group = found["fixed"], f"DPG-Bench ({name})"
+            yield Score(
+                group, "overall", found["overall"], tuple(found["interval"]), "/ 100", "as the published scorer"
+            )
+            yield Score(
+                group, "fixed", fixed["overall"], tuple(fixed["interval"]), "/ 100", "all prompts, tiles, questions"
+            )
+            for level, value in found["levels"].items():
+                yield Score(group, level, value, unit="/ 100")
+
+
+def _fid(results: Mapping[str, Any]) -> Iterator[Score]:
+    for name in ("mjhq_fid", "fid"):
+        found = results.get(name)
+        if found:
+            yield Score(
+                f"FID ({name})", "overall", found["overall"], note=f"{found['num_images']} images; less is better"
+            )
+            for category, value in found["categories"].items():
+                yield Score(f"FID ({name})", category, value)
+
+
+def _best_of_n(results: Mapping[str, Any]) -> Iterator[Score]:
+    """Benchmarks whose images were chosen out of many, beside the same without a choice."""
+    for name, found in results.items():
+        if not isinstance(found, Mapping) or "first_of_n" not in found:
+            continue
+        group = f"Best of N ({name})"
+        rows = {f"{rater}, {found['selection']}": one for rater, one in found["best_of_n"].items()}
+        for row, one in rows.items():
+            yield Score(group, row, one["overall"], tuple(one["interval"]), note="chosen by the model itself")
+        first = found["first_of_n"]
+        yield Score(group, "first", first["overall"], tuple(first["interval"]), note="no choice", is_reference=True)
+        oracle = found.get("oracle_best_of_n")
+        if oracle:
+            interval = tuple(oracle["interval"])
+            yield Score(group, "oracle", oracle["overall"], interval, note="chosen by the truth", is_reference=True)
 
 
 def _reading(results: Mapping[str, Any]) -> Iterator[Score]:

@@ -118,11 +118,11 @@ class BestOfN:
         iterator = iter(prompts)
         num_prompts = max(1, BATCHES_AT_ONCE * self.batch_size // self.best_of.num_drawn)
         while group := list(islice(iterator, num_prompts)):
-            found = {id(prompt): self._read(prompt) for prompt in group}
+            found = {id(prompt): self.read(prompt) for prompt in group}
             missing = [prompt for prompt in group if found[id(prompt)] is None]
             self._draw(missing)
-            rated = dict(zip(map(id, missing), self._rate(missing), strict=True))
-            yield from (Selection(prompt, found[id(prompt)] or rated[id(prompt)]) for prompt in group)
+            found |= {id(selection.prompt): selection for selection in self._rate(missing)}
+            yield from (selection for selection in found.values() if selection)
 
     def ratings_file(self, prompt: Prompt) -> Path:
         return prompt.folder / f"ratings_{self.rater_name}.jsonl"
@@ -140,8 +140,8 @@ class BestOfN:
             made_with = {"prompt": prompt.text, "seed": seed, "model": self.pipeline.name, **self.drawing}
             write_png(image, prompt.path(sample), made_with)
 
-    def _rate(self, prompts: Sequence[Prompt]) -> Iterator[list[dict[str, Any]]]:
-        """The records of each prompt's candidates, which are also written."""
+    def _rate(self, prompts: Sequence[Prompt]) -> Iterator[Selection]:
+        """Rate the candidates of each prompt and write their records."""
         candidates = [
             Candidate(prompt, _read_image(prompt.path(sample)))
             for prompt in prompts
@@ -153,7 +153,7 @@ class BestOfN:
             start = number * self.best_of.num_drawn
             lines = self._records(prompt, ratings[start : start + self.best_of.num_drawn])
             write_lines(lines, self.ratings_file(prompt))
-            yield lines
+            yield Selection(prompt, lines)
 
     def _records(self, prompt: Prompt, ratings: Sequence[Rating]) -> list[dict[str, Any]]:
         rank = {sample: place for place, sample in enumerate(ranking(ratings))}
@@ -174,14 +174,18 @@ class BestOfN:
             for sample, rating in enumerate(ratings)
         ]
 
-    def _read(self, prompt: Prompt) -> list[dict[str, Any]] | None:
-        """The records of an earlier run over the same candidates whose images are still there; None where something is not."""
+    def read(self, prompt: Prompt) -> Selection | None:
+        """What an earlier run said of the same candidates, if their images are still there.
+
+        Raises:
+            DataError: it wrote something else than records.
+        """
         lines = read_lines(self.ratings_file(prompt))
         if lines is None or not all(is_whole_image(prompt.path(sample)) for sample in range(self.best_of.num_drawn)):
             return None
         told = [(line.get("seed"), line.get("prompt"), line.get("selection")) for line in lines]
         wanted = [(seed, prompt.text, str(self.best_of)) for seed in prompt.seeds]
-        return lines if told == wanted else None
+        return Selection(prompt, lines) if told == wanted else None
 
 
 def write_lines(lines: Iterable[Mapping[str, Any]], path: Path) -> None:

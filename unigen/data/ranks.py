@@ -29,6 +29,12 @@ class Ranks:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    def own_device(self) -> str:
+        """The GPU of this process, or the CPU where there is none: every process of a machine has a GPU of its own."""
+        import torch
+
+        return f"cuda:{self.local_rank}" if torch.cuda.is_available() else "cpu"
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Lets `gather` work inside; leaves no process group behind."""

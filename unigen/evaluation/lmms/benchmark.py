@@ -71,7 +71,8 @@ def _keep(job: Job, tasks: Sequence[str], known: set[Path]) -> list[str]:
         except EvaluationError as error:
             failures.append(f"lmms, {error}")
             continue
-        write_json({"scores": scores, "judge": _judge_of(task, names), "file": str(written.path)}, _file(job, task))
+        judge = describe_judge(os.environ) if any(map(written.is_judged, names)) else None
+        write_json({"scores": scores, "judge": judge, "file": str(written.path)}, _file(job, task))
     return failures
 
 
@@ -79,10 +80,6 @@ def _is_done(job: Job, task: str) -> bool:
     """Whether a task has scores, and those of the judge that is configured now."""
     content = read_json(_file(job, task))
     return content is not None and content["judge"] in (None, describe_judge(os.environ))
-
-
-def _judge_of(task: str, names: Sequence[str]) -> dict[str, str] | None:
-    return describe_judge(os.environ) if any(is_judged(name) for name in (task, *names)) else None
 
 
 def _file(job: Job, task: str) -> Path:

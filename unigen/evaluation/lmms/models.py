@@ -68,11 +68,9 @@ class SimpleModel(lmms):
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise EvaluationError(f"--batch_size {batch_size}: give a number; it is not found by itself")
         ranks = Ranks.from_environment()
-        if device is None and torch.cuda.is_available():
-            device = f"cuda:{ranks.local_rank}"
-        self.pipeline = load_pipeline(str(pretrained), data_root=str(data_root), device=device, decoding=decoding)
-        self.device = torch.device(device or "cpu")
-        """Where lmms-eval puts the tensors that its processes exchange."""
+        self.device = torch.device(device or ranks.own_device())
+        """Also where lmms-eval puts the tensors that its processes exchange."""
+        self.pipeline = load_pipeline(str(pretrained), data_root=str(data_root), device=self.device, decoding=decoding)
         self._weights = _checked_weights(weights_key(self.pipeline.describe()), weights)
         self._answers = AnswerLedger(None if answers is None else Path(str(answers)), ranks.rank)
         self._batch_size, self._most_new_tokens = int(batch_size), int(most_new_tokens)

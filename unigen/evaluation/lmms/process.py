@@ -79,9 +79,14 @@ def command_line(job: Job, tasks: Sequence[str]) -> list[str]:
         "--log_samples",
     ]
     command += ["--model", NAME, "--model_args", _joined(arguments), "--tasks", ",".join(tasks)]
-    command += ["--batch_size", str(options.batch_size), "--output_path", str(job.folder / OUTPUT)]
-    if "device" in job.model:
-        command += ["--device", str(job.model["device"])]
+    command += [
+        "--batch_size",
+        str(options.batch_size),
+        "--output_path",
+        str(job.folder / OUTPUT),
+        "--device",
+        job.device,
+    ]
     if options.lmms.include_path is not None:
         command += ["--include_path", str(options.lmms.include_path)]
     return command

@@ -38,6 +38,10 @@ class LmmsResults:
             return [name for member in members for name in self.names(member)]
         return [task] if task in self.content["results"] else []
 
+    def is_judged(self, name: str) -> bool:
+        """Whether another model judged the answers to a task."""
+        return is_judged(name, self.content["higher_is_better"].get(name, {}))
+
     def samples(self, name: str) -> list[Sample]:
         """The documents of a task, in order.
 
@@ -60,7 +64,8 @@ class LmmsResults:
             EvaluationError: documents are missing, or the judge did not answer.
         """
         samples = self.samples(name)
-        _require_judged(name, samples)
+        if self.is_judged(name):
+            _require_judged(name, samples)
         found: dict[str, Any] = {}
         metrics = self.content["higher_is_better"].get(name, {})
         for key, value in self.content["results"][name].items():
@@ -134,9 +139,6 @@ def _interval(value: float, pairs: Sequence[tuple[int, float]]) -> list[float] |
 
 def _require_judged(name: str, samples: Sequence[Sample]) -> None:
     """Whether the judge answered for every document: where it cannot be reached, lmms-eval scores 0 and goes on."""
-    metrics = {key: value for sample in samples for key, value in sample.items() if isinstance(value, Mapping)}
-    if not is_judged(name, metrics):
-        return
     silent = sum(_is_unjudged(sample) for sample in samples)
     if silent:
         raise EvaluationError(

@@ -16,6 +16,7 @@ CPU_BENCHMARKS = [name for name, (device, _, _) in BENCHMARKS.items() if device 
 JUDGED = {
     "maskgit": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
     "reading": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
+    "rating": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
     "packing": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula", "useful_tokens"),
     "loss": ("peak_memory_ratio", "loss_difference", "hidden_gradient_difference", "weight_gradient_difference"),
     "loader": (),

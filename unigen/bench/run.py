@@ -24,6 +24,7 @@ from unigen.errors import ConfigError
 BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "maskgit": ("cpu", "unigen.bench.maskgit", "drawing with cached prompts against whole rows"),
     "reading": ("cpu", "unigen.bench.reading", "cached reading against full recompute"),
+    "rating": ("cpu", "unigen.bench.rating", "questions about images behind what they share against one at a time"),
     "packing": ("cpu", "unigen.bench.packing", "packed rows against padded ones, forward and backward"),
     "loss": ("cpu", "unigen.bench.loss", "memory of the chunked cross-entropy against all logits at once"),
     "loader": ("cpu", "unigen.bench.loader", "samples a second and core: codes, exact and approximate JPEGs"),

@@ -6,7 +6,7 @@ import click
 
 @click.command(
     help="Measure speed. Each figure is printed beside its floor or ceiling; the last line is one JSON object with all of them. "
-    "NAMES choose benchmarks (on the CPU maskgit, reading, packing, loss, loader; on a GPU ceilings, training, drawing, "
+    "NAMES choose benchmarks (on the CPU maskgit, reading, rating, packing, loss, loader; on a GPU ceilings, training, drawing, "
     "decoding, encoder). Exits with 1 if a bound is missed. Times need a quiet machine."
 )
 @click.argument("names", nargs=-1)

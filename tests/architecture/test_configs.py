@@ -12,6 +12,7 @@ import pytest
 
 from unigen.cli.main import main
 from unigen.config.load import load_config
+from unigen.config.schema import ROW_STAGES
 from unigen.data.shapes.tokenizer import train_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ def test_the_lanes_suit_the_gpus_and_workers_of_the_recipe(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_the_tie_of_embeddings_is_stated_in_yaml(path: Path) -> None:
-    if load_config(path).stage in ("pretrain", "sft"):
+    if load_config(path).stage in ROW_STAGES:
         texts = path.read_text() + (path.parent / "base.yaml").read_text()
         assert "tie_word_embeddings:" in texts
 
@@ -87,6 +88,19 @@ def test_pretraining_2_and_fine_tuning_have_their_exact_sizes(capsys: pytest.Cap
     assert third["parameters"]["projector"] == 4_131_840
     assert third["parameters"]["image_tokenizer"] == 95_387_004
     assert third["parameters"]["trained"] == 1_555_896_320 + 4_131_840
+
+
+def test_preference_optimisation_has_its_exact_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = _dry_run(capsys, FULL_SIZE / "unigen_dpo.yaml")
+    assert (plan["row_length"], plan["steps"], plan["vocabulary_size"]) == (387, 213, 159_867)
+    assert plan["samples_per_step"] == {"t2i": 80}
+    assert plan["tokens_per_step"] == 2 * 80 * 387
+    assert plan["parameters"]["trained"] == 1_555_896_320
+    assert plan["parameters"]["reference_model"] == 1_555_896_320 + 4_131_840
+    assert plan["flops_per_step"]["language_model"] == pytest.approx(3 * plan["flops_per_step"]["reference_model"])
+    assert plan["flops_per_step"]["image_tokenizer"] == pytest.approx(160 * 355e9, rel=0.01)
+    lighter = _dry_run(capsys, FULL_SIZE / "unigen_dpo.yaml", "dpo.reference=precomputed")
+    assert plan["memory_per_gpu"]["total"] - lighter["memory_per_gpu"]["total"] == 4 * 1_560_028_160
 
 
 def test_untied_embeddings_are_a_second_matrix(capsys: pytest.CaptureFixture[str]) -> None:

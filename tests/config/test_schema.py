@@ -9,9 +9,11 @@ import pytest
 from unigen.config.schema import (
     Config,
     DataConfig,
+    DpoConfig,
     ExperimentConfig,
     LoraConfig,
     ModelConfig,
+    ScheduleConfig,
     SourceConfig,
     TrainingConfig,
     ValidationConfig,
@@ -93,6 +95,35 @@ def test_sections_that_do_not_fit_are_refused(sections: dict[str, Any], named: s
 def test_lora_is_for_language_models() -> None:
     with pytest.raises(ConfigError, match=r"training\.lora needs stage pretrain, sft, dpo"):
         _config(stage="tokenizer", training=TrainingConfig(samples_per_step={"t2i": 8}, lora=LoraConfig()))
+
+
+PAIRS = SourceConfig("t2i", "preferences", ["pairs.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"model": ModelConfig()}, "model.pretrained is null"),
+        ({"dpo": DpoConfig(beta=0.0)}, "dpo.beta is 0.0"),
+        ({"dpo": DpoConfig(sft_weight=-1.0)}, "dpo.sft_weight is -1.0"),
+        ({"dpo": DpoConfig(reference="adapter_off")}, "no training.lora"),
+        ({"training": TrainingConfig(samples_per_step={"t2i": 8}, loss_weights={"t2i": 1.0})}, "training.loss_weights"),
+        ({"data": DataConfig(sources={"pairs": SOURCE})}, "dpo trains on preferences alone"),
+        ({"stage": "pretrain"}, "dpo trains on preferences alone"),
+        ({"data": DataConfig(sources={"pairs": replace(PAIRS, caption_key="x")})}, "data.sources.pairs.caption_key"),
+        ({"schedule": ScheduleConfig(warmup_steps=5, warmup_ratio=0.1)}, "set one of them to 0"),
+    ],
+)
+def test_what_preference_optimisation_cannot_do_is_refused(sections: dict[str, Any], named: str) -> None:
+    fits = {
+        "stage": "dpo",
+        "model": ModelConfig(pretrained="sft"),
+        "data": DataConfig(sources={"pairs": PAIRS}),
+        "training": TrainingConfig(samples_per_step={"t2i": 8}),
+    }
+    assert _config(**fits).stage == "dpo"
+    with pytest.raises(ConfigError, match=named):
+        _config(**{**fits, **sections})
 
 
 def test_the_message_is_one_line() -> None:

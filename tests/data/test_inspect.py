@@ -57,6 +57,12 @@ def test_a_conversation_marks_the_answers_and_not_the_questions(tiny_world: Tiny
     assert "4 × 4 features" in others
 
 
+def test_both_images_of_a_preference_are_shown(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    page = inspect(tiny_world.config(tmp_path, "dpo"), tmp_path / "rows.html")
+    for kind in ("chosen", "rejected"):
+        assert page.count(f"({kind})") == 4
+
+
 def test_bad_records_are_named_and_captions_are_not_markup(tiny_world: TinyWorld, tmp_path: Path) -> None:
     bad = ("<script>broken", {"png": png(1)[:100], "txt": b"half an image"})
     good = captioned(0, 7, "<script>alert(1)</script>")

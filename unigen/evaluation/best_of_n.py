@@ -9,6 +9,8 @@
 """
 
 import csv
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +26,12 @@ from unigen.evaluation.job import DrawingBenchmark, DrawnPrompt, Job
 from unigen.evaluation.manifest import open_run
 from unigen.evaluation.verifier_quality import verifier_quality
 from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection, write_lines
+from unigen.generation.maskgit import MaskGitSettings
 from unigen.rewards.prompt_questions import read_questions
 from unigen.rewards.verifier import STYLES, Style, Verifier
 
 ORACLE = "oracle"
 """The rater that knows the truth, where the benchmark can tell it of a single image."""
-DEFAULT_STEPS, DEFAULT_GUIDANCE = 50, 6.0
 STATISTICS = ("instance_id", "image_id", "yes_count", "total_questions", "score")
 """Columns of the table of scores, as in the released evaluation."""
 
@@ -131,8 +133,8 @@ class Work:
     def candidates(self) -> Path:
         """Folder of all candidates, named as in the released evaluation."""
         drawing = self.job.options.drawing
-        steps = DEFAULT_STEPS if drawing.steps is None else drawing.steps
-        scale = DEFAULT_GUIDANCE if drawing.guidance_scale is None else drawing.guidance_scale
+        steps = MaskGitSettings.steps if drawing.steps is None else drawing.steps
+        scale = MaskGitSettings.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
         return self.job.folder / f"t2i_samples_step{steps}_scale{scale:g}"
 
     def folder(self, selection: str) -> Path:
@@ -239,9 +241,6 @@ def _statistics(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]
 
 
 def _digest(prompts: Any) -> str:
-    import hashlib
-    import json
-
     return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
 
 

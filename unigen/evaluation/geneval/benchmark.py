@@ -51,7 +51,7 @@ class Geneval:
         work = Work.of(job)
         open_run(job.folder, work.identity(), writes=job.ranks.is_first)
         open_run(work.judged.folder, work.judge_identity(), writes=job.ranks.is_first)
-        failures = draw_prompts(job, self.name, work.entries, work.items, lambda _entry, _image: {}, work.path)
+        failures = draw_prompts(job, self.name, work.entries, work.possible(), lambda _entry, _image: {}, work.path)
         return failures + _judge_missing(work)
 
     def prompts(self, job: Job) -> list[DrawnPrompt]:
@@ -116,8 +116,17 @@ class Work:
     @cached_property
     def elsewhere(self) -> Mapping[tuple[int, int], Path]:
         """The images that were drawn elsewhere."""
-        assert self.job.options.images is not None
-        return find_images(self.job.options.images, self.entries, self.job.options.num_images)
+        options = self.job.options
+        assert options.images is not None
+        return find_images(
+            options.images, self.entries, options.num_images, is_partial_allowed=options.is_partial_allowed
+        )
+
+    def possible(self) -> list[Item]:
+        """The items that can be done: all, but for images that are missing where they were drawn elsewhere."""
+        if not self.job.options.images:
+            return list(self.items)
+        return [item for item in self.items if (item.index, item.sample) in self.elsewhere]
 
     def path(self, item: Item) -> Path:
         """Where an image lies below the images' folder."""

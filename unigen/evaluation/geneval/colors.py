@@ -64,7 +64,7 @@ class ColorClassifier:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise EvaluationError(f"{folder} has no tokenizer: {str(error).splitlines()[0]}") from error
+            raise EvaluationError(f"{folder} has no tokenizer: {' '.join(str(error).split())}") from error
         activations = {model.config.text_config.hidden_act, model.config.vision_config.hidden_act}
         if activations != {"quick_gelu"}:
             raise EvaluationError(

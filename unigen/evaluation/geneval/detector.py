@@ -134,7 +134,7 @@ def _read_safely(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise EvaluationError(f"{path} cannot be read as weights alone: {first}; run scripts/setup_eval.sh") from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path} holds a {type(content).__name__}, no model; run scripts/setup_eval.sh")

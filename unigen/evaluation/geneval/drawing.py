@@ -72,26 +72,29 @@ def lay_out_prompt(prompt: DrawnPrompt, images: Sequence[Path], folder: Path) ->
     _write_metadata(prompt.metadata, own / METADATA_NAME)
 
 
-def find_images(root: Path, entries: Sequence[Entry], num_images: int) -> dict[tuple[int, int], Path]:
+def find_images(
+    root: Path, entries: Sequence[Entry], num_images: int, *, is_partial_allowed: bool = False
+) -> dict[tuple[int, int], Path]:
     """The images of a folder that was drawn elsewhere, relative to it, by prompt and sample.
 
     Numbers may have any number of digits, as the official generator and its README differ in it; samples count from the
     lowest number of a folder.
 
     Raises:
-        EvaluationError: there are not exactly `num_images` of each prompt, or a folder is that of another prompt.
+        EvaluationError: a folder is that of another prompt; or there are not exactly `num_images` of each prompt, unless
+            fewer are allowed.
     """
     folders = {int(path.name): path for path in root.iterdir() if path.is_dir() and path.name.isdigit()}
-    if sorted(folders) != list(range(len(entries))):
-        missing = [index for index in range(len(entries)) if index not in folders]
-        what = f"prompt {missing[0]:05d} has no folder" if missing else f"folder {max(folders):05d} has no prompt"
+    missing = [index for index in range(len(entries)) if index not in folders]
+    beyond = [index for index in sorted(folders) if index >= len(entries)]
+    if beyond or (missing and not is_partial_allowed):
+        what = f"folder {beyond[0]:05d} has no prompt" if beyond else f"prompt {missing[0]:05d} has no folder"
         raise EvaluationError(f"{root} holds {len(folders)} folders for {len(entries)} prompts; {what}")
     found: dict[tuple[int, int], Path] = {}
     for index, folder in sorted(folders.items()):
         _require_prompt(folder, entries[index])
-        samples = sorted((folder / "samples").glob("*.png"), key=_number)
-        samples = [path for path in samples if _SAMPLE.fullmatch(path.name)]
-        if len(samples) != num_images:
+        samples = sorted((path for path in folder.glob("samples/*.png") if _SAMPLE.fullmatch(path.name)), key=_number)
+        if len(samples) > num_images or (len(samples) < num_images and not is_partial_allowed):
             raise EvaluationError(
                 f"{folder} has {len(samples)} images, not {num_images}; draw the rest, or give their number by --num-images"
             )
@@ -100,8 +103,7 @@ def find_images(root: Path, entries: Sequence[Entry], num_images: int) -> dict[t
 
 
 def _number(path: Path) -> int:
-    found = _SAMPLE.fullmatch(path.name)
-    return int(found.group(1)) if found else -1
+    return int(path.stem)
 
 
 def _require_prompt(folder: Path, entry: Entry) -> None:

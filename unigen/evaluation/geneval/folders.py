@@ -22,7 +22,7 @@ def load_whole(kind: Any, folder: Path, what: str) -> Any:
             folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise EvaluationError(f"{folder} cannot be loaded as {what}: {first}; run scripts/setup_eval.sh") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if absent:

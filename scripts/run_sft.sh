@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Supervised fine-tuning of a pre-trained checkpoint.
+# Supervised fine-tuning of a pre-trained checkpoint, or preference optimisation of a fine-tuned one.
 set -euo pipefail
 # shellcheck source=scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"

@@ -16,7 +16,7 @@ from unigen.models.checkpoints import load_unigen
 PICTURE = Image.new("RGB", (32, 32), (200, 0, 0))
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "vision", "pretrain", "sft"])
+@pytest.mark.parametrize("stage", ["tokenizer", "vision", "pretrain", "sft", "dpo"])
 def test_a_stage_trains_from_files_to_weights(tiny_world: TinyWorld, tmp_path: Path, stage: str) -> None:
     assert train(tiny_world.config(tmp_path, stage)) == 0
     checkpoint = tmp_path / "run" / "checkpoint-3"

@@ -19,6 +19,7 @@ SETTINGS = {
     "steps": "drawing.steps",
     "temperature": "drawing.temperature",
     "temperature_schedule": "drawing.temperature_schedule",
+    "prompts": "geneval.prompts",
     "lmms_tasks": "lmms.tasks",
     "best_of": "best_of_n.num_drawn",
     "keep": "best_of_n.num_kept",
@@ -62,6 +63,11 @@ SETTINGS = {
     "--released-layout", is_flag=True, help="Also name folders as the released evaluation does, by links to ours."
 )
 @click.option("--num-images", default=4, show_default=True, type=click.IntRange(min=1), help="Images of each prompt.")
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    help="Prompts of geneval in place of its own, such as rewritten ones; the score is named after the file.",
+)
 @click.option(
     "--lmms-tasks",
     metavar="NAMES",

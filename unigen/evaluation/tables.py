@@ -87,7 +87,8 @@ def _drawing(results: Mapping[str, Any]) -> Iterator[Score]:
 def _geneval(results: Mapping[str, Any]) -> Iterator[Score]:
     found = results.get("geneval")
     if found:
-        yield Score("GenEval", "overall", found["overall"], tuple(found["interval"]), note="mean over the tags")
+        note = f"mean over the tags; {found['variant']}" if "variant" in found else "mean over the tags"
+        yield Score("GenEval", "overall", found["overall"], tuple(found["interval"]), note=note)
         for tag, value in found["tags"].items():
             yield Score("GenEval", tag, value, tuple(found["tag_intervals"][tag]))
 

@@ -17,7 +17,14 @@ JUDGED = {
     "maskgit": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
     "reading": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
     "rating": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
-    "packing": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula", "useful_tokens"),
+    "packing": (
+        "difference",
+        "flop_ratio",
+        "fast_flops_off_formula",
+        "twin_flops_off_formula",
+        "useful_tokens",
+        "useful_tokens_dealt_out",
+    ),
     "loss": ("peak_memory_ratio", "loss_difference", "hidden_gradient_difference", "weight_gradient_difference"),
     "loader": (),
 }

@@ -158,6 +158,14 @@ def test_rows_are_packed_whole_within_their_budget() -> None:
     assert sum(len(batch.input_ids_RL) for batch in batches) < len(samples)
 
 
+def test_rows_in_multiples_are_equally_long_and_hold_the_same_samples() -> None:
+    samples = [words(f"{index}", length=3) for index in range(8)]
+    batches = list(pack_batches(samples, tokens_per_row=20, rows_per_batch=1, length_multiple=4))
+    assert [batch.input_ids_RL.shape for batch in batches] == [(1, 12), (1, 12)]
+    assert [batch.num_tokens for batch in batches] == [12, 12]
+    assert sorted(key for batch in batches for key in batch.keys) == [sample.key for sample in samples]
+
+
 def test_positions_restart_in_each_document() -> None:
     batch = collate([[words(length=3), words(length=2)]])
     assert batch.positions_RL[0].tolist() == [0, 1, 2, 0, 1]

@@ -45,7 +45,12 @@ def test_every_pair_is_whole_in_one_batch_that_says_where(tokens_per_row: int, r
         assert masked_N[batch.pairs_P2[:, 0]].tolist() == [one.num_targets for one in group]
 
 
-def test_rows_of_a_fixed_length_have_it() -> None:
-    samples = pairs(2, np.random.default_rng(0))
-    ((_, batch),) = pack_pairs(samples, 100, 2, has_fixed_length=True)
-    assert batch.input_ids_RL.shape == (1, 100)
+def test_rows_in_multiples_are_no_longer_than_they_need_to_be() -> None:
+    samples = pairs(9, np.random.default_rng(0))
+    total = sum(one.document.length for pair in samples for one in (pair, pair.rejected) if one)
+    for _, batch in pack_pairs(samples, 100, 4, length_multiple=8):
+        rows, length = batch.input_ids_RL.shape
+        assert length % 8 == 0
+        assert batch.num_tokens == total
+        assert rows == -(-total // 100)
+        assert rows * (length - 8) <= total < rows * length

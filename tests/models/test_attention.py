@@ -4,9 +4,12 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from unigen.models.attention import attend
-from unigen.sequence.visibility import DocumentMasks, Visible
+from unigen.sequence.visibility import BLOCK_LENGTH, DocumentMasks, Visible
 
 HEADS, KEY_HEADS, SIZE, LENGTH = 4, 2, 8, 20
 
@@ -46,3 +49,20 @@ def test_padding_is_left_out_and_gives_zeros() -> None:
     out_RLHD, _ = attend(torch.nn.Module(), heads(0, HEADS), heads(1, KEY_HEADS), heads(2, KEY_HEADS), mask)
     assert not out_RLHD[visible.documents_RL < 0].any()
     assert out_RLHD[visible.documents_RL >= 0].all()
+
+
+def test_rows_of_many_lengths_are_compiled_a_few_times_and_all_see_what_they_should() -> None:
+    """Compiled by the compiler's front end alone, on the CPU and forward: what it guards on is the same on CUDA."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(flex_attention, backend=counter)
+    for rows, blocks in [(2, 2), (2, 3), (1, 3), (3, 4), (4, 5), (2, 6), (1, 2), (3, 7), (4, 2), (3, 5)]:
+        length = blocks * BLOCK_LENGTH
+        documents_RL = torch.arange(length).repeat(rows, 1) // 50
+        visible = Visible(documents_RL, torch.full((rows, length), -1), torch.zeros(rows, length, dtype=torch.bool))
+        mask = create_block_mask(visible._standing_rule(), rows, None, length, length, "cpu", BLOCK_LENGTH)
+        x_BHLD = torch.randn(rows, 1, length, 8)
+        found = compiled(x_BHLD, x_BHLD, x_BHLD, block_mask=mask)
+        expected = F.scaled_dot_product_attention(x_BHLD, x_BHLD, x_BHLD, attn_mask=visible.dense())
+        assert torch.allclose(found, expected, atol=1e-5), (rows, length)
+    assert 1 < counter.frame_count <= 6

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from unigen.sequence.packing import pack
+from unigen.sequence.packing import pack, pack_evenly
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,3 +35,25 @@ def test_a_document_as_long_as_a_row_fits_and_a_longer_one_is_refused() -> None:
 
 def test_nothing_packs_into_nothing() -> None:
     assert pack([], 10) == []
+
+
+def test_even_rows_are_as_few_and_no_longer_than_they_need_to_be() -> None:
+    assert pack([30, 30, 30, 30], 100) == [[0, 1, 2], [3]]
+    assert pack_evenly([30, 30, 30, 30], 100, 8) == ([[0, 1], [2, 3]], 64)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_even_rows_hold_every_document_once_within_one_length(seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 101, size=30).tolist()
+    rows, length = pack_evenly(lengths, 250, 16)
+    assert sorted(index for row in rows for index in row) == list(range(30))
+    assert max(sum(lengths[index] for index in row) for row in rows) <= length <= 250
+    assert length == 250 or length % 16 == 0
+    assert len(rows) <= len(pack(lengths, 250))
+
+
+def test_a_multiple_as_long_as_a_row_makes_rows_of_that_length() -> None:
+    assert pack_evenly([30, 30], 100, 100) == ([[0, 1]], 100)
+    assert pack_evenly([], 100, 8) == ([], 100)
+    with pytest.raises(ValueError, match="101 tokens does not fit a row of 100"):
+        pack_evenly([101], 100, 8)

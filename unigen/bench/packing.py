@@ -23,6 +23,7 @@ from unigen.data.batch import Batch, Sample, fill_codes, pack_batches
 from unigen.models.cost import LanguageModelCost
 from unigen.models.unigen import UniGen
 from unigen.reference.losses import padded_loss_sums
+from unigen.sequence.visibility import BLOCK_LENGTH
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.row_losses import row_losses
 
@@ -70,9 +71,9 @@ class _Job:
 
 def measure(setting: Setting) -> Iterator[Figure]:
     """One GPU's share of a step of PT2 and of SFT, forward and backward: a miniature of 1.5B, vocabulary in proportion."""
-    for mix, flop_floor, useful_floor in ((PT2, 1.5, USEFUL_FLOOR), (SFT, 2.5, None)):
+    for mix, flop_floor in ((PT2, 1.5), (SFT, 2.5)):
         yield from _measure_mix(_small(mix) if setting.is_quick else mix, flop_floor, setting)
-        yield from _useful_tokens(mix, useful_floor, setting.seed)
+        yield from _useful_tokens(mix, setting.seed)
 
 
 def _small(mix: Mix) -> Mix:
@@ -131,23 +132,22 @@ def _projector_flops(job: _Job) -> float:
     return 2.0 * num_features * (2 * FEATURE_SIZE * width + 3 * width**2)
 
 
-def _useful_tokens(mix: Mix, floor: float | None, seed: int) -> Iterator[Figure]:
-    """How full packed rows are: as long as they need to be, and of one length, as compiled kernels want them."""
+def _useful_tokens(mix: Mix, seed: int) -> Iterator[Figure]:
+    """How full rows are that are packed as training packs them on CUDA, in whole blocks of attention."""
     step = mix.samples(made_up_vocabulary(FULL_VOCABULARY, FULL_CODEBOOK), seed, NUM_GPUS)
-    name = f"packing/{mix.name}/useful_tokens"
-    whole = f"a step of {len(step)} samples on one GPU"
-    yield Figure(name, _useful_share([step], is_fixed=False), at_least=floor, note=f"{whole}, rows as long as needed")
-    fixed = f"rows of {TOKENS_PER_ROW}"
-    yield Figure(f"{name}_fixed", _useful_share([step], is_fixed=True), at_least=floor, note=f"{whole}, {fixed}")
-    shares = [step[gpu::NUM_GPUS] for gpu in range(NUM_GPUS)]
-    dealt = f"the step dealt out to {NUM_GPUS} GPUs, {fixed}; not judged"
-    yield Figure(f"{name}_fixed_dealt_out", _useful_share(shares, is_fixed=True), note=dealt)
+    dealt = [step[gpu::NUM_GPUS] for gpu in range(NUM_GPUS)]
+    for name, shares, where in (
+        ("useful_tokens", [step], "on one GPU"),
+        ("useful_tokens_dealt_out", dealt, f"dealt out to {NUM_GPUS} GPUs"),
+    ):
+        note = f"a step of {len(step)} samples {where}, rows in blocks of {BLOCK_LENGTH}"
+        yield Figure(f"packing/{mix.name}/{name}", _useful_share(shares), at_least=USEFUL_FLOOR, note=note)
 
 
-def _useful_share(shares: Sequence[Sequence[Sample]], *, is_fixed: bool) -> float:
+def _useful_share(shares: Sequence[Sequence[Sample]]) -> float:
     batches = [
         batch
         for samples in shares
-        for batch in pack_batches(samples, TOKENS_PER_ROW, rows_per_batch=4, has_fixed_length=is_fixed)
+        for batch in pack_batches(samples, TOKENS_PER_ROW, rows_per_batch=4, length_multiple=BLOCK_LENGTH)
     ]
     return sum(batch.num_tokens for batch in batches) / sum(batch.input_ids_RL.numel() for batch in batches)

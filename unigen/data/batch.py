@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unigen.config.schema import TASKS
 from unigen.sequence.layout import IGNORED, PADDING, Document, RowLayout, Supervision, lay_out
-from unigen.sequence.packing import pack
+from unigen.sequence.packing import pack, pack_evenly
 from unigen.sequence.visibility import Visible
 from unigen.sequence.vocabulary import Vocabulary
 
@@ -126,17 +126,21 @@ def count_targets(samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def pack_batches(
-    samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int, *, has_fixed_length: bool = False
+    samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int, *, length_multiple: int | None = None
 ) -> Iterator[Batch]:
     """Pack the samples of a step into rows, and the rows into batches of at most `rows_per_batch`.
 
-    Rows are as long as the longest of their batch needs, or all `tokens_per_row` with `has_fixed_length`: compiled kernels are
-    made anew for every length.
+    Rows are as long as the longest of their batch needs. With `length_multiple` all rows of the step are equally long, a
+    multiple of it (or `tokens_per_row`), and equally full: the rest of a step is no row of padding.
     """
-    rows = pack([sample.document.length for sample in samples], tokens_per_row)
+    lengths, length = [sample.document.length for sample in samples], None
+    if length_multiple is None:
+        rows = pack(lengths, tokens_per_row)
+    else:
+        rows, length = pack_evenly(lengths, tokens_per_row, length_multiple)
     for start in range(0, len(rows), rows_per_batch):
         chosen = [[samples[index] for index in row] for row in rows[start : start + rows_per_batch]]
-        yield collate(chosen, tokens_per_row if has_fixed_length else None)
+        yield collate(chosen, length)
 
 
 def collate(rows: Sequence[Sequence[Sample]], length: int | None = None) -> Batch:

@@ -10,17 +10,17 @@ from dataclasses import replace
 import torch
 
 from unigen.data.batch import Batch, Sample, collate
-from unigen.sequence.packing import pack
+from unigen.sequence.packing import pack, pack_evenly
 
 
 def pack_pairs(
-    samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int, *, has_fixed_length: bool = False
+    samples: Sequence[Sample], tokens_per_row: int, rows_per_batch: int, *, length_multiple: int | None = None
 ) -> Iterator[tuple[Sequence[Sample], Batch]]:
     """Batches of at most `rows_per_batch` packed rows, each with the preferences in it, in their order.
 
     Args:
         samples: each with its `rejected`; the two rows of any of them fit into a batch.
-        has_fixed_length: see `pack_batches`.
+        length_multiple: see `pack_batches`; here the rows of a batch are equally long.
     """
     start = 0
     while start < len(samples):
@@ -32,13 +32,20 @@ def pack_pairs(
             stop, rows = stop + 1, more
         assert len(rows) <= rows_per_batch, "the configuration's check lets a pair fit into a batch"
         chosen = samples[start:stop]
-        yield chosen, _collate(chosen, rows, tokens_per_row if has_fixed_length else None)
+        length = None
+        if length_multiple is not None:
+            rows, length = pack_evenly(_lengths(chosen), tokens_per_row, length_multiple)
+        yield chosen, _collate(chosen, rows, length)
         start = stop
 
 
 def _pack(samples: Sequence[Sample], tokens_per_row: int) -> list[list[int]]:
     """Rows of numbers of documents: 2n is the chosen one of pair n, 2n + 1 the rejected one."""
-    return pack([document.document.length for document in _documents(samples)], tokens_per_row)
+    return pack(_lengths(samples), tokens_per_row)
+
+
+def _lengths(samples: Sequence[Sample]) -> list[int]:
+    return [document.document.length for document in _documents(samples)]
 
 
 def _documents(samples: Sequence[Sample]) -> list[Sample]:

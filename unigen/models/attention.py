@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "unigen"
 """Value of `attn_implementation` that selects it."""
+RECOMPILE_LIMIT = 32
 
 
 def attend(
@@ -87,8 +88,12 @@ def _attend_by_document(
 
 @functools.cache
 def _compiled_flex_attention() -> Any:
+    """Compiled for the first shape, then with lengths and numbers of rows as symbols (one row apart), each with and without
+    gradients: about ten times. Past the compiler's usual limit of eight it would silently run uncompiled."""
+    import torch._dynamo
     from torch.nn.attention.flex_attention import flex_attention
 
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     # Wrapped, so that selective recomputation sees it from an eager layer and keeps what it gave.
     return torch.compile(flex_attention, options={"wrap_inductor_compiled_regions": True})
 

@@ -2,6 +2,7 @@
 """Packing of whole documents into rows of a fixed token budget."""
 
 import bisect
+import math
 from collections.abc import Sequence
 
 
@@ -28,3 +29,22 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         rows[row].append(index)
         bisect.insort(free, (left - length, row))
     return sorted(sorted(row) for row in rows)
+
+
+def pack_evenly(lengths: Sequence[int], capacity: int, multiple: int) -> tuple[list[list[int]], int]:
+    """As few rows as `pack` makes, as equally full as it can: the rows, and the one length that all of them get.
+
+    The length is the least multiple of `multiple` into which the documents go in so many rows, at most `capacity`.
+
+    Raises:
+        ValueError: a document is longer than a row.
+    """
+    rows = pack(lengths, capacity)
+    if not rows:
+        return rows, capacity
+    least = max(max(lengths), math.ceil(sum(lengths) / len(rows)))
+    for length in range(math.ceil(least / multiple) * multiple, capacity, multiple):
+        even = pack(lengths, length)
+        if len(even) <= len(rows):
+            return even, length
+    return rows, capacity

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SHORT_ROW = 512
 """Up to this length of a row, off CUDA, one call with a mask of the whole row costs less than a call for each document."""
 
+BLOCK_LENGTH = 128
+"""Positions of a block of FlexAttention's masks: rows are multiples of it on CUDA."""
+
 _Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -98,7 +101,14 @@ class Visible:
 
         num_rows, length = self.documents_RL.shape
         return create_block_mask(
-            self._standing_rule(), num_rows, None, length, length, device=str(self.documents_RL.device), _compile=True
+            self._standing_rule(),
+            num_rows,
+            None,
+            length,
+            length,
+            device=str(self.documents_RL.device),
+            BLOCK_SIZE=BLOCK_LENGTH,
+            _compile=True,
         )
 
     def _standing_rule(self) -> _Rule:

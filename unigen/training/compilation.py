@@ -15,8 +15,8 @@ def compile_blocks(stage: Stage, backend: str) -> int:
     """Compile every layer of the stage's model in place; returns their number. To be called after the backend wrapped the stage.
 
     The layers' `forward` is compiled and not the layers, so that names in state dicts stay, and FSDP2's hooks, which gather and
-    free weights, run around the compiled code. On CUDA rows have one length, and a number of rows that changes is
-    generalised by the second compilation; elsewhere rows are as long as they need to be, so lengths are symbols.
+    free weights, run around the compiled code. On CUDA the lengths and numbers of rows that change are generalised by the second
+    compilation; elsewhere rows are as long as they need to be, so lengths are symbols from the first.
 
     Raises:
         ConfigError: a model that does not say what its layers are, or a backend with hooks inside of them.

@@ -124,7 +124,7 @@ def _batches(
     for seed in itertools.count(setting.seed):
         samples = mix.samples(vocabulary, seed, steps=max(1, tokens_per_row // mix.row_length // 8))
         if is_packed:
-            batches = pack_batches(samples, tokens_per_row, 1, has_fixed_length=True)
+            batches = pack_batches(samples, tokens_per_row, 1, length_multiple=tokens_per_row)
         else:
             rows = max(1, tokens_per_row // mix.row_length)
             batches = (collate([[one] for one in chosen], mix.row_length) for chosen in in_chunks(samples, rows))

@@ -67,12 +67,15 @@ class DpoStage(PretrainStage):
             samples,
             training.tokens_per_row,
             training.rows_per_micro_batch,
-            has_fixed_length=self._fixed_length is not None,
+            length_multiple=self._length_multiple,
         )
 
     def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
         chosen = {CHOSEN: sum(sample.num_targets for sample in samples)} if self._dpo.sft_weight else {}
         return {LOSS: len(samples), **chosen}
+
+    def empty_batch(self) -> Batch:
+        return replace(super().empty_batch(), reference_P2=torch.zeros(0, 2))
 
     def loss_weights(self) -> Mapping[str, float]:
         return {CHOSEN: self._dpo.sft_weight}
@@ -103,6 +106,7 @@ class DpoStage(PretrainStage):
         return {
             LOSS: terms.losses_P.sum(),
             **chosen,
+            # A tie, as all are before the first step, is not right.
             "preference/reward_accuracy": (terms.margins_P > 0).float().sum(),
             "preference/reward_margin": terms.margins_P.sum(),
             "preference/kl_estimate": terms.kl_P.sum(),
@@ -138,9 +142,6 @@ class DpoStage(PretrainStage):
         assert isinstance(self.model, PeftModel), "the configuration's check asks for an adapter"
         with adapter_off(self.model):
             return self._log_probs(self.model, batch, codes)
-
-    def empty_batch(self) -> Batch:
-        return replace(super().empty_batch(), reference_P2=torch.zeros(0, 2))
 
     @torch.no_grad()
     def _compute_table(self, run: RunStart) -> ReferenceTable:

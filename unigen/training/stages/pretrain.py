@@ -29,6 +29,7 @@ from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.sequence.layout import Document, text
 from unigen.sequence.templates.unigen import UnigenTemplate
+from unigen.sequence.visibility import BLOCK_LENGTH
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.row_losses import row_losses
 from unigen.training.stages.stage import Stage
@@ -97,7 +98,7 @@ class PretrainStage(Stage):
             samples,
             training.tokens_per_row,
             training.rows_per_micro_batch,
-            has_fixed_length=self._fixed_length is not None,
+            length_multiple=self._length_multiple,
         )
 
     def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
@@ -107,13 +108,12 @@ class PretrainStage(Stage):
         return self._config.training.loss_weights
 
     def empty_batch(self) -> Batch:
-        return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]], self._fixed_length)
+        return collate([[Sample("", Document(0, (text([self._vocabulary.pad_id]),)))]], self._length_multiple)
 
     @property
-    def _fixed_length(self) -> int | None:
-        """On CUDA attention is compiled, so all rows are of one length there."""
-        is_compiled = self.model.output_embedding_VD.is_cuda
-        return self._config.training.tokens_per_row if is_compiled else None
+    def _length_multiple(self) -> int | None:
+        """On CUDA attention goes in blocks, and rows of whole blocks leave none half empty."""
+        return BLOCK_LENGTH if self.model.output_embedding_VD.is_cuda else None
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Batch:

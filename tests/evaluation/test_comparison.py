@@ -23,8 +23,9 @@ FIRST: dict[str, Any] = {
         "interval": [79.0, 81.0],
         "levels": {"entity": 90.0},
         "fixed": {"overall": 80.5, "interval": [79.5, 81.5]},
+        "num_prompts_beyond_row": 2,
     },
-    "mjhq_fid": {"overall": 9.5, "categories": {"food": 20.25}, "num_images": 30000},
+    "mjhq_fid": {"overall": 9.5, "categories": {"food": 20.25}, "num_images": 2000, "is_rank_deficient": True},
     "manifest": {"model": {"model": "a"}, "seed": 0, "num_images": 4, "drawing": {"steps": 16}},
 }
 SECOND: dict[str, Any] = {
@@ -53,6 +54,8 @@ def test_the_table_has_a_column_an_evaluation_and_says_what_lacks() -> None:
     assert "| FID (mjhq_fid), food | 20.250 | – |" in lines
     assert "dpo: geneval is partial: items are missing from it." in lines
     assert "dpo: dpg failed (2): dpg: 3 answers are missing." in lines
+    assert "sft: mjhq_fid is over fewer images than features, whose distance is too large." in lines
+    assert "sft: dpg has 2 prompts longer than the rows that the model was trained on." in lines
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 

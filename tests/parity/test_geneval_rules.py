@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unigen.data.detection import Detection
-from unigen.evaluation.geneval.rules import judge
+from unigen.rewards.geneval_rules import judge
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 

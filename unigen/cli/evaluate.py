@@ -162,7 +162,9 @@ def _open(model: str | None, images: Path | None, data_root: str, device: str | 
 
     if model is None:
         assert images is not None
-        return ImageFolder(images)
+        if device is not None:
+            model_options.check_device(device)
+        return ImageFolder(images, device)
     return model_options.load(model, data_root, device, decoding)
 
 

@@ -15,17 +15,20 @@ from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
 class ImageFolder(Pipeline):
     """Stands where a benchmark expects a model when `--images` names a folder.
 
+    Args:
+        device: where judges run; each rank's own when not given.
     Raises:
         EvaluationError: there is no such folder, or something is asked of it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str | None = None) -> None:
         if not folder.is_dir():
             raise EvaluationError(f"--images {folder}: there is no such folder")
-        self.name = str(folder)
+        self.name, self._device = str(folder), device
 
     def describe(self) -> dict[str, Any]:
-        return {"model": self.name, "family": IMAGES, "weights": {IMAGES: str(Path(self.name).resolve())}}
+        said = {"model": self.name, "family": IMAGES, "weights": {IMAGES: str(Path(self.name).resolve())}}
+        return said if self._device is None else {**said, "device": self._device}
 
     def draw_requests(
         self,

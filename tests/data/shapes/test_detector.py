@@ -12,7 +12,7 @@ from unigen.data.shapes.detector import ACCEPTED_SCORE, detect
 from unigen.data.shapes.prompts import geneval_prompts
 from unigen.data.shapes.render import BACKGROUND, render
 from unigen.data.shapes.scene import COLORS, TAGS, Scene, SceneObject, sample_any_scene
-from unigen.evaluation.geneval.rules import Thresholds, judge
+from unigen.rewards.geneval_rules import Thresholds, judge
 
 THRESHOLDS = Thresholds(score=ACCEPTED_SCORE, counting_score=ACCEPTED_SCORE)
 

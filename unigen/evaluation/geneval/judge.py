@@ -107,11 +107,11 @@ class ImageJudge:
         found = [(_detection(one), one) for one in self.detector.find(image, least)]
         detections = [detection for detection, _ in found]
         instances = {id(detection): one for detection, one in found}
-        asked = candidates_for_color(entry, detections, self.thresholds)
-        colors = {
-            id(one): self.classifier.classify(image, [instances[id(one)]], one.class_name)[0]
-            for one in {id(candidate): candidate for candidate in asked}.values()
-        }
+        asked = {id(one): one for one in candidates_for_color(entry, detections, self.thresholds)}
+        colors: dict[int, str] = {}
+        for name in dict.fromkeys(one.class_name for one in asked.values()):
+            group = [key for key, one in asked.items() if one.class_name == name]
+            colors |= zip(group, self.classifier.classify(image, [instances[key] for key in group], name), strict=True)
         colored = [replace(one, color=colors.get(id(one))) for one in detections]
         return Judgement(judge(entry, colored, self.thresholds), dict(group_by_class(entry, colored, self.thresholds)))
 

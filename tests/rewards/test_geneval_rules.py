@@ -7,7 +7,14 @@ import pytest
 
 from unigen.data.detection import Detection
 from unigen.errors import EvaluationError
-from unigen.evaluation.geneval.rules import Thresholds, judge, relative_position
+from unigen.rewards.geneval_rules import (
+    Thresholds,
+    candidates_for_color,
+    group_by_class,
+    judge,
+    overlap,
+    relative_position,
+)
 
 Box = tuple[float, float, float, float]
 
@@ -86,3 +93,41 @@ def test_metadata_of_another_schema_is_refused(position: list[Any]) -> None:
         judge(prompt, [found("cat"), found("dog")])
     with pytest.raises(EvaluationError, match="count"):
         judge(wanted("single_object", {"class": "dog"}), [])
+
+
+def test_boxes_overlap_with_their_ends_counted_as_inside() -> None:
+    assert overlap((0, 0, 9, 9), (0, 0, 9, 9)) == 1
+    assert overlap((0, 0, 9, 9), (10, 0, 19, 9)) == 0
+    assert overlap((0, 0, 9, 9), (9, 0, 18, 9)) == pytest.approx(10 / 190)  # one column of ten is shared
+    assert overlap((0, 0, 9, 9), (5, 5, 14, 14)) == pytest.approx(25 / 175)
+
+
+def test_of_overlapping_detections_the_better_stays_and_by_default_all_do() -> None:
+    prompt = wanted("single_object", {"class": "cat", "count": 1})
+    cats = [
+        found("cat", 0.7, box=(1, 0, 11, 10)),
+        found("cat", 0.9, box=(0, 0, 10, 10)),
+        found("cat", 0.8, box=(30, 0, 40, 10)),
+        found("dog", 0.5, box=(0, 0, 10, 10)),
+    ]
+    assert [one.score for one in group_by_class(prompt, cats, Thresholds())["cat"]] == [0.9, 0.8, 0.7]
+    fewer = group_by_class(prompt, cats, Thresholds(max_overlap=0.5))
+    assert [one.score for one in fewer["cat"]] == [0.9, 0.8]
+    assert len(fewer["dog"]) == 1  # classes do not hide each other
+    share = overlap(cats[0].box, cats[1].box)
+    assert len(group_by_class(prompt, cats, Thresholds(max_overlap=share))["cat"]) == 2
+    assert len(group_by_class(prompt, cats, Thresholds(max_overlap=share + 1e-6))["cat"]) == 3
+
+
+def test_the_cap_is_counted_before_overlaps_are_dropped() -> None:
+    prompt = wanted("single_object", {"class": "cat", "count": 1})
+    cats = [found("cat", 0.9), found("cat", 0.8), found("cat", 0.7, box=(50, 50, 60, 60))]
+    kept = group_by_class(prompt, cats, Thresholds(max_overlap=0.5, max_objects_per_class=2))
+    assert [one.score for one in kept["cat"]] == [0.9]
+
+
+def test_colours_are_wanted_of_the_best_detections_where_there_are_enough() -> None:
+    two_red = wanted("colors", {"class": "cat", "count": 2, "color": "red"}, {"class": "dog", "count": 1})
+    cats = [found("cat", score) for score in (0.5, 0.9, 0.7)]
+    assert [one.score for one in candidates_for_color(two_red, [*cats, found("dog")], Thresholds())] == [0.9, 0.7]
+    assert candidates_for_color(two_red, cats[:1], Thresholds()) == []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unigen.data.shapes.detector import ACCEPTED_SCORE, detect
+from unigen.data.shapes.detector import detect
 from unigen.data.shapes.render import render
 from unigen.evaluation.families import IMAGES, UNIGEN
 from unigen.evaluation.geneval.drawing import draw_prompts, drawn_prompts, lay_out_prompt
@@ -22,9 +22,9 @@ from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.prompt_scenes import scene_for
 from unigen.evaluation.tokenizer_quality import score_tokenizer
-from unigen.rewards.geneval_rules import Thresholds, Verdict, judge
+from unigen.rewards.geneval_rules import judge
+from unigen.rewards.shapes import THRESHOLDS, judge_image
 
-THRESHOLDS = Thresholds(score=ACCEPTED_SCORE, counting_score=ACCEPTED_SCORE)
 PROMPTS_FILE = "evaluation/geneval_shapes.jsonl"
 
 Entry = Mapping[str, Any]
@@ -60,11 +60,6 @@ class GenevalShapes:
         results = {self.name: {**scores, **bounds, **finished.mark}}
         quality = score_tokenizer(job)
         return results if quality is None else {**results, "tokenizer": quality}
-
-
-def judge_image(entry: Entry, image: Image.Image) -> Verdict:
-    """Whether an image is what the prompt asks for, by the detector of shapes."""
-    return judge(entry, detect(image), THRESHOLDS)
 
 
 def score_verdicts(entries: Sequence[Entry], verdicts: Sequence[tuple[int, bool]]) -> dict[str, Any]:

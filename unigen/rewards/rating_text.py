@@ -18,9 +18,9 @@ RATING_PROMPTS = {
     ),
     "think": (
         "This image was generated from the prompt: {context}\n"
-        "Judge it step by step. First ask visual questions about the prompt, such as object classes, counts, colors and "
-        f"spatial relations, and answer each with Yes or No between {THINK_START} and {THINK_END}. Then give the result "
-        f"between {ANSWER_START} and {ANSWER_END}: Yes if all answers are Yes, else No."
+        "Step by step, ask visual questions about object classes, counts, colors and spatial relations, each answered Yes or "
+        f"No, between {THINK_START} and {THINK_END}. Then write Yes if all are Yes, else No, between {ANSWER_START} and "
+        f"{ANSWER_END}."
     ),
     "rule": "{context} Please answer yes or no.",
 }

@@ -30,6 +30,15 @@ def test_every_benchmark_says_which_families_it_takes() -> None:
         assert benchmark.families
 
 
+def test_the_table_of_support_is_what_the_benchmarks_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| benchmark | unigen | unifork | uae | images |"
+    assert "| `dpg` | yes | – | – | yes |" in lines
+    assert "| `fid` | – | – | – | yes |" in lines
+    assert len(lines) == 2 + len(BENCHMARKS)
+
+
 def test_the_names_of_the_readmes_are_aliases() -> None:
     names = ["dpgbench", "dpg-bench", "mjhq", "mjhq30k", "mjhq-fid", "cot-gen", "cot-dpg", "geneval", "lmms"]
     found = ["dpg", "mjhq_fid", "geneval_cot", "dpg_cot", "geneval", "lmms"]

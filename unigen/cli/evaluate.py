@@ -28,13 +28,31 @@ SETTINGS = {
 """Flags that are short for a key of the settings; what is not given leaves the key as the file has it."""
 
 
+def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from unigen.evaluation.benchmarks import support_table
+
+        click.echo(support_table())
+        context.exit()
+
+
 @click.command(
     help="Score a model. What an earlier call with the same model and settings did is kept and not done again. Runs on "
     "several processes when started by torchrun or accelerate. Exits with 1 if an item failed. KEY=VALUE sets any of "
     "the settings of unigen/config/evaluation.py, over --config."
 )
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--benchmarks", required=True, help="Names with commas between them: geneval_shapes,vqa_shapes.")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_benchmarks,
+    help="Print the benchmarks and the families that each takes, as a table.",
+)
+@click.option(
+    "--benchmarks", required=True, help="Names with commas between them, see --list: geneval_shapes,vqa_shapes."
+)
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results."
 )

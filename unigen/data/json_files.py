@@ -2,20 +2,18 @@
 """Small JSON files that are whole or absent."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a JSON file, beside and renamed, so that a half-written file is never there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

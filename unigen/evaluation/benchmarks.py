@@ -8,7 +8,7 @@ from functools import partial
 from unigen.errors import EvaluationError
 from unigen.evaluation.best_of_n import BestOfNBenchmark
 from unigen.evaluation.dpg.benchmark import Dpg
-from unigen.evaluation.families import IMAGES
+from unigen.evaluation.families import FAMILIES, IMAGES
 from unigen.evaluation.fid.benchmark import FolderFid
 from unigen.evaluation.fid.mjhq import MjhqFid
 from unigen.evaluation.geneval.benchmark import Geneval
@@ -72,3 +72,12 @@ def require_support(benchmarks: Sequence[Benchmark], family: str) -> None:
             what = "images drawn elsewhere (--images)" if family == IMAGES else f"models of the family {family!r}"
             known = ", ".join(sorted(benchmark.families - {IMAGES}))
             raise EvaluationError(f"{benchmark.name} cannot be run on {what}; it takes models of the family {known}")
+
+
+def support_table() -> str:
+    """Benchmark x family in Markdown; `images` are images drawn elsewhere."""
+    lines = [f"| benchmark | {' | '.join(FAMILIES)} |", f"|---|{'---|' * len(FAMILIES)}"]
+    for name, make in BENCHMARKS.items():
+        marks = ["yes" if family in make().families else "–" for family in FAMILIES]
+        lines.append(f"| `{name}` | {' | '.join(marks)} |")
+    return "\n".join(lines)

@@ -9,6 +9,7 @@ from unigen.models.weights import read_config
 UNIGEN = "unigen"
 IMAGES = "images"
 """Not a model but a folder of images that were drawn elsewhere (`--images`)."""
+FAMILIES = (UNIGEN, "unifork", "uae", IMAGES)
 NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": "unifork", "uae": "uae"}
 
 

@@ -9,7 +9,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from unigen.data.ledger import LedgerWriter, read_ledger
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.grid import Box, GridStyle, tile_boxes
 from unigen.evaluation.dpg.judges import AnsweringJudge
@@ -78,10 +78,8 @@ def write_questions(asked: Sequence[TileQuestion], path: Path) -> None:
     lines = [
         {"id": one.key, "image": str(one.image.resolve()), "box": list(one.box), "question": one.text} for one in asked
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def ask(

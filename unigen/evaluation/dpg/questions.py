@@ -3,11 +3,11 @@
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 
 COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
@@ -93,10 +93,8 @@ def export_questions(file: QuestionFile, path: Path) -> int:
         }
         for item_id, questions in file.by_item().items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return len(lines)
 
 

@@ -8,7 +8,6 @@ Legend: N images, D feature width.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from unigen.data.manifest import open_run
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import read_image
 from unigen.evaluation.fid.inception import FeatureExtractor
@@ -92,7 +92,8 @@ def extract(
                 bad.append(f"{name}: {error}")
         failures += bad
         if images and (not bad or job.options.is_partial_allowed):
-            _keep(extractor.features(images), _place(folder, chunk))
+            with whole_file(_place(folder, chunk)) as partial:
+                save_file({FEATURES: extractor.features(images)}, partial)
     return failures
 
 
@@ -145,9 +146,3 @@ def categories(pictures: Sequence[Picture]) -> Iterator[str]:
 
 def _place(folder: Path, chunk: Chunk) -> Path:
     return folder / f"{chunk.name}.safetensors"
-
-
-def _keep(features_ND: Any, place: Path) -> None:
-    partial = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    save_file({FEATURES: features_ND}, partial)
-    partial.replace(place)

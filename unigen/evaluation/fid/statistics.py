@@ -5,7 +5,6 @@ Legend: N images, D feature width.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 
 Floats = NDArray[np.float64]
@@ -81,10 +81,8 @@ def save_statistics(groups: Mapping[str, Statistics], about: Mapping[str, Any], 
     for name, found in groups.items():
         tensors[f"{name}/mean"], tensors[f"{name}/covariance"] = found.mean_D, found.covariance_DD
         tensors[f"{name}/count"] = np.array([found.count])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, partial, {ABOUT: json.dumps(dict(about), sort_keys=True)})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, {ABOUT: json.dumps(dict(about), sort_keys=True)})
 
 
 def load_statistics(path: Path, about: Mapping[str, Any]) -> dict[str, Statistics]:

@@ -24,7 +24,9 @@ from unigen.cli.main import main
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.conversations import ConversationSource
 from unigen.data.draws import Draws
+from unigen.data.preferences import PreferenceSource
 from unigen.data.records import Part, Record
+from unigen.data.sample import RawSample
 from unigen.data.shapes.prompts import training_prompts
 from unigen.rewards.rating_text import parse_think
 
@@ -69,6 +71,8 @@ def test_shapes_go_from_prompts_to_a_dpo_and_a_cotv_set_without_a_missing_link(
         chosen, rejected = (tmp_path / "dpo" / pair[kind] for kind in ("chosen", "rejected"))
         assert chosen.is_file()
         assert scores[chosen.name] == pair["chosen_score"] > pair["rejected_score"] == scores[rejected.name]
+    source = PreferenceSource("dpo", _source(tmp_path / "dpo" / "pairs.jsonl", "preferences"), DataConfig(), 0)
+    assert sorted(sample.text or "" for sample in _samples(source)) == sorted(pair["prompt"] for pair in pairs)
     verdicts = [parse_think(line["conversations"][1]["value"]) for line in lines(tmp_path / "cotv" / "cotv.jsonl")]
     assert Counter(verdict.result for verdict in verdicts)[True] * 2 == len(verdicts)
     assert all(verdict.is_parsed and verdict.result == (verdict.score == 1) for verdict in verdicts)
@@ -85,10 +89,7 @@ def test_the_conversations_are_read_by_the_reader_of_conversations(tmp_path: Pat
             file.write(json.dumps({**line, **fields}) + "\n")
     output = tmp_path / "cotv" / "cotv.jsonl"
     assert annotate("cotv", "--answers", answers, "--images", images, "--output", output) == 0
-    source = ConversationSource("cotv", SourceConfig(paths=[str(output)], format="conversations"), DataConfig(), 0)
-    read = (entry for shard in range(len(source.shards)) for entry in source.read(shard, Part(), 0))
-    entries = [entry for entry in read if isinstance(entry, Record)]
-    samples = [source.decode(entry, Draws(0, entry.key, 0)) for entry in entries]
+    samples = _samples(ConversationSource("cotv", _source(output, "conversations"), DataConfig(), 0))
     assert sorted(sample.turns[1].text for sample in samples) == [
         "<think_start> is there a dog? No <think_end> <answer_start> No <answer_end>",
         "<think_start> is there a dog? Yes <think_end> <answer_start> Yes <answer_end>",
@@ -237,6 +238,16 @@ def test_other_settings_are_refused(prompts: Path, tmp_path: Path, capsys: pytes
     assert annotate(*words) == 0
     assert annotate(*words, "--num-prompts", 3) == 2
     assert "num_prompts was 12 and is now 3" in capsys.readouterr().err
+
+
+def _source(file: Path, form: Any) -> SourceConfig:
+    return SourceConfig(paths=[str(file)], format=form)
+
+
+def _samples(source: ConversationSource | PreferenceSource) -> list[RawSample]:
+    """All that a reader of training reads."""
+    read = (entry for shard in range(len(source.shards)) for entry in source.read(shard, Part(), 0))
+    return [source.decode(entry, Draws(0, entry.key, 0)) for entry in read if isinstance(entry, Record)]
 
 
 def _wait(condition: Any, seconds: float = 60) -> None:

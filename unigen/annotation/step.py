@@ -2,7 +2,7 @@
 """One step of annotation: units of work that are done one by one, kept as they get done, and written as one JSONL file.
 
 Beside `FILE` stands `FILE.run/`: `run.json` says what the step was made with, `records-<rank>.jsonl` what is done. The file
-itself appears, whole, once every unit was tried.
+itself appears once every unit was tried, without those that failed: they are named, and tried again by the next run.
 """
 
 import json
@@ -119,6 +119,8 @@ def _run(step: Step, output: Path, ranks: Ranks) -> Outcome:
     units = step.units()
     _require_different_names(step.name, units)
     records = read_ledger(folder)
+    num_kept = sum(unit.name in records for unit in units)
+    ranks.gather([])  # nobody writes before everyone has read
     own = units[ranks.rank :: ranks.world_size]
     pending = [unit for unit in own if unit.name not in records or not step.is_there(unit)]
     writer = LedgerWriter(folder, ranks.rank)
@@ -130,11 +132,11 @@ def _run(step: Step, output: Path, ranks: Ranks) -> Outcome:
             writer.append(result.unit.name, {"lines": list(result.lines)})
     failures = ranks.gather(failures)
     if not ranks.is_first:
-        return Outcome(output, len(units), len(own) - len(pending), failures=failures)
+        return Outcome(output, len(units), num_kept, failures=failures)
     records = read_ledger(folder)
     lines = [line for unit in units for line in records.get(unit.name, {}).get("lines", ())]
     write_lines(lines, output)
-    return Outcome(output, len(units), len(own) - len(pending), lines, failures)
+    return Outcome(output, len(units), num_kept, lines, failures)
 
 
 def write_lines(lines: Sequence[Line], path: Path) -> None:

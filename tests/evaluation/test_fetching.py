@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.dpg.conftest import ROWS, write_csv
 from unigen.cli.main import main
 from unigen.data import hub
 from unigen.errors import DataError
@@ -171,6 +172,19 @@ def test_the_command_brings_all_or_says_what_is_missing(
     assert main([*arguments, "clip"]) == 0
     assert fetched == ["openai/clip-vit-large-patch14"]
     assert main([*arguments, "geneva"]) == 2
+
+
+def test_questions_are_also_written_one_line_a_prompt(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csv = write_csv(mirror / "example.org" / "q.csv", ROWS)
+    content = Content("sha256", hashlib.sha256(csv.read_bytes()).hexdigest())
+    wanted = Wanted(sources.QUESTIONS, "third_party", content, ("https://example.org/q.csv",))
+    monkeypatch.setattr(sources, "SOURCES", {"dpg": (wanted,)})
+    monkeypatch.chdir(tmp_path)
+    assert main(["setup-eval", "--mirror", mirror.as_uri(), "dpg"]) == 0
+    lines = (tmp_path / "third_party" / "dpg_bench" / "dpg_bench_questions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["item_id"] for line in lines] == ["parti7", "0", "coco1"]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the public files are not in {DATA}")

@@ -27,8 +27,9 @@ from unigen.errors import ConfigError, DataError
 def command(names: tuple[str, ...], data_root: Path, third_party: Path, mirror: str | None) -> int:
     from unigen.config.assets import ASSETS
     from unigen.data.hub import describe, fetch
+    from unigen.evaluation.dpg.questions import EXPORT_NAME, export_questions, read_questions
     from unigen.evaluation.fetching import bring
-    from unigen.evaluation.sources import CLIP, SOURCES, Roots
+    from unigen.evaluation.sources import CLIP, QUESTIONS, SOURCES, Roots
 
     known = [*SOURCES, "clip"]
     unknown = [name for name in names if name not in known]
@@ -43,6 +44,9 @@ def command(names: tuple[str, ...], data_root: Path, third_party: Path, mirror: 
                 fetch(ASSETS[CLIP], data_root)
             for wanted in SOURCES.get(name, ()):
                 bring(wanted, roots, mirror, click.echo)
+            if name == "dpg":
+                questions = roots.third_party / QUESTIONS
+                export_questions(read_questions(questions), questions.with_name(EXPORT_NAME))
         except DataError as error:
             failures.append(name)
             click.echo(f"unigen: error: {' '.join(str(error).split())}", err=True)

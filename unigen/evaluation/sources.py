@@ -23,6 +23,7 @@ DETECTOR = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco"
 DETECTOR_FILE = f"{DETECTOR}_20220504_001756-743b7d99.pth"
 DETECTOR_URL = f"https://download.openmmlab.com/mmdetection/v2.0/mask2former/{DETECTOR}/{DETECTOR_FILE}"
 CLIP = "clip-vit-large-patch14"
+QUESTIONS = "dpg_bench/dpg_bench.csv"
 
 Root = Literal["third_party", "checkpoints"]
 
@@ -72,10 +73,10 @@ SOURCES: dict[str, tuple[Wanted, ...]] = {
             member="dpg_bench/prompts",
         ),
         Wanted(
-            "dpg_bench/dpg_bench.csv",
+            QUESTIONS,
             "third_party",
             Content("git blob", "98457fc9901943f51ff9a30367250fc292533bed"),
-            (*(f"{ELLA_FILES}/{commit}/dpg_bench/dpg_bench.csv" for commit in ELLA_COMMITS), QUESTIONS_COPY),
+            (*(f"{ELLA_FILES}/{commit}/{QUESTIONS}" for commit in ELLA_COMMITS), QUESTIONS_COPY),
         ),
     ),
     "detector": (Wanted(DETECTOR_FILE, "checkpoints", Content("sha256", "743b7d99"), (DETECTOR_URL,)),),

@@ -94,27 +94,29 @@ def test_the_loss_and_its_gradients_equal_the_plain_twin(config: Path, sft_weigh
     assert_equal_gradients(found, gradients(stage))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("training.rows_per_micro_batch=2", "training.tokens_per_row=290"),
-        ("training.rows_per_micro_batch=1", "training.tokens_per_row=600"),
-    ],
-)
-def test_micro_batches_and_packing_change_neither_loss_nor_gradients(config: Path, words: tuple[str, ...]) -> None:
-    whole, samples = opened(config, "training.samples_per_step={t2i: 7}", "training.tokens_per_row=2000")
-    parts, same = opened(config, "training.samples_per_step={t2i: 7}", *words)
-    nudge(whole), nudge(parts)
+@pytest.mark.parametrize(("tokens_per_row", "rows"), [(100, 2), (170, 1)])
+def test_micro_batches_and_packing_change_neither_loss_nor_gradients(
+    config: Path, tokens_per_row: int, rows: int
+) -> None:
+    words = ["training.samples_per_step={t2i: 7}", "model.max_text_tokens=64"]
+    whole, samples = opened(config, *words, "training.tokens_per_row=2000")
+    parts, same = opened(
+        config, *words, f"training.tokens_per_row={tokens_per_row}", f"training.rows_per_micro_batch={rows}"
+    )
+    for stage in (whole, parts):
+        nudge(stage)
     assert len(list(whole.batches(samples))) == 1
-    assert len(list(parts.batches(same))) > 1
+    assert len(list(parts.batches(same))) > 2
     loss, expected = loss_and_gradients(whole, samples)
     found_loss, found = loss_and_gradients(parts, same)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     assert_equal_gradients(found, expected)
 
 
-@pytest.mark.parametrize("reference", ["copy", "precomputed", "adapter_off"])
-@pytest.mark.parametrize("normalization", ["sum", "mean"])
+@pytest.mark.parametrize(
+    ("reference", "normalization"),
+    [("copy", "sum"), ("copy", "mean"), ("precomputed", "sum"), ("adapter_off", "sum")],
+)
 def test_before_the_first_step_policy_and_reference_are_one(
     tiny_world: TinyWorld, tmp_path: Path, reference: str, normalization: str
 ) -> None:
@@ -122,8 +124,8 @@ def test_before_the_first_step_policy_and_reference_are_one(
     dpo = {"reference": reference, "normalization": normalization}
     config = tiny_world.config(tmp_path, "dpo", dpo=dpo, training=training)
     stage, samples = opened(config)
-    assert torch.equal(log_ratios(stage, samples), torch.zeros(4, 2))
-    other_rows, same = opened(config, "training.rows_per_micro_batch=2", f"experiment.output_dir={tmp_path / 'other'}")
+    assert torch.equal(log_ratios(stage, samples), torch.zeros(8, 2))
+    other_rows, same = opened(config, "training.tokens_per_row=300", f"experiment.output_dir={tmp_path / 'other'}")
     assert log_ratios(other_rows, same).abs().max() <= 1e-4
     nudge(stage)
     assert log_ratios(stage, samples).abs().max() > 0.01
@@ -132,25 +134,25 @@ def test_before_the_first_step_policy_and_reference_are_one(
 def test_bfloat16_compares_like_with_like(config: Path) -> None:
     stage, samples = opened(config, "training.precision=bfloat16")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(log_ratios(stage, samples), torch.zeros(4, 2))
+        assert torch.equal(log_ratios(stage, samples), torch.zeros(8, 2))
 
 
 def test_a_run_prefers_what_is_chosen_and_saves_a_model(tiny_world: TinyWorld, config: Path) -> None:
-    assert train(config, "training.steps=30", "optimizer.learning_rate=1e-3") == 0
+    assert train(config, "training.steps=20", "optimizer.learning_rate=1e-3") == 0
     run = config.parent / "run"
     lines = metrics(run)
     first, last = lines[0], lines[-1]
     assert first["loss/preference"] == first["loss/total"] == pytest.approx(0.693147, abs=1e-5)
     assert (first["preference/reward_margin"], first["preference/kl_estimate"]) == (0.0, 0.0)
-    assert sum(line["preference/reward_accuracy"] for line in lines[-5:]) / 5 >= 0.9
-    assert last["preference/reward_margin"] > 1
-    assert last["loss/preference"] < 0.3
-    assert last["preference/chosen_log_prob"] - last["preference/rejected_log_prob"] > 10
-    assert load_unigen(run / "checkpoint-30" / "unwrapped_model", tiny_world.root)
+    assert sum(line["preference/reward_accuracy"] for line in lines[-5:]) / 5 >= 0.8
+    assert last["preference/reward_margin"] > 0.5
+    assert last["loss/preference"] < 0.5
+    assert last["preference/kl_estimate"] != 0.0
+    assert load_unigen(run / "checkpoint-20" / "unwrapped_model", tiny_world.root)
 
 
 def test_with_a_term_for_the_chosen_images_they_become_likelier(config: Path) -> None:
-    assert train(config, "training.steps=20", "dpo.sft_weight=2.0") == 0
+    assert train(config, "training.steps=6", "dpo.sft_weight=2.0") == 0
     lines = metrics(config.parent / "run")
     for line in lines:
         expected = line["loss/preference"] + 2.0 * line["loss/chosen_images"]
@@ -160,22 +162,22 @@ def test_with_a_term_for_the_chosen_images_they_become_likelier(config: Path) ->
 
 def test_numbers_computed_ahead_make_the_run_of_a_second_copy(tiny_world: TinyWorld, tmp_path: Path) -> None:
     """Several visits to each pair, and a first epoch that does not end at a step."""
-    words = ["training.steps=9", "training.samples_per_step={t2i: 7}", "data.num_workers=1"]
+    words = ["training.steps=5", "training.samples_per_step={t2i: 7}", "data.num_workers=1"]
     for reference in ("copy", "precomputed"):
         assert train(tiny_world.config(tmp_path / reference, "dpo", dpo={"reference": reference}), *words) == 0
     one, other = (metrics(tmp_path / name / "run") for name in ("copy", "precomputed"))
     for line, same in zip(one, other, strict=True):
-        assert {key: line[key] for key in line if "/" in key and key.split("/")[0] in ("loss", "preference")} == {
-            key: same[key] for key in same if "/" in key and key.split("/")[0] in ("loss", "preference")
-        }
+        names = [name for name in line if name.startswith(("loss/", "preference/"))]
+        assert len(names) == 7
+        assert {name: line[name] for name in names} == {name: same[name] for name in names}
     assert_equal_weights(weights(tmp_path / "copy" / "run"), weights(tmp_path / "precomputed" / "run"))
     table = (tmp_path / "precomputed/run/reference/log_probs.jsonl").read_text().splitlines()[1:]
     visits = [json.loads(line)["visit"] for line in table]
-    assert len(visits) == 9 * 7
-    assert set(visits) == {0, 1, 2}
+    assert len(visits) == 5 * 7
+    assert set(visits) == {0, 1}
 
 
-@pytest.mark.parametrize("reference", ["copy", "precomputed", "adapter_off"])
+@pytest.mark.parametrize("reference", ["precomputed", "adapter_off"])
 def test_a_stopped_run_goes_on_bitwise(tiny_world: TinyWorld, tmp_path: Path, reference: str) -> None:
     training: dict[str, Any] = {"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}} if reference == "adapter_off" else {}
     whole, stopped = (

@@ -2,27 +2,36 @@
 """The two released annotation scripts keep their flags, in either spelling, and the names of their files."""
 
 import json
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.annotation.endpoint import endpoint
-from tests.world import quiet_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "dataflows"
 
 
-def run(script: str, *words: str | Path) -> "subprocess.CompletedProcess[str]":
-    whole = [sys.executable, str(SCRIPTS / script), *map(str, words)]
-    return subprocess.run(whole, env=quiet_environment(), capture_output=True, text=True, check=False, timeout=200)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a script as `python script words` does, in this process; gives its exit code."""
+
+    def script(name: str, *words: str | Path) -> int:
+        monkeypatch.syspath_prepend(SCRIPTS)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        return int(end.value.code or 0)
+
+    return script
 
 
 @pytest.mark.parametrize(("questions", "spell"), [("zeroshot_question.py", "_"), ("zeroshot_questions.py", "-")])
 def test_prompts_become_questions_and_scores_as_the_released_files_are(
-    questions: str, spell: str, tmp_path: Path
+    questions: str, spell: str, tmp_path: Path, run: Callable[..., int]
 ) -> None:
     def flag(name: str) -> str:
         return "--" + name.replace("_", spell)
@@ -43,11 +52,9 @@ def test_prompts_become_questions_and_scores_as_the_released_files_are(
             flag("base_url"),
             server.base_url,
         )
-        done = run(questions, flag("metadata_path"), tmp_path / "meta.v1.jsonl", *common)
-        assert done.returncode == 0, done.stderr
+        assert run(questions, flag("metadata_path"), tmp_path / "meta.v1.jsonl", *common) == 0
         made = out / "meta_question.json"
-        done = run("zeroshot_vqa.py", flag("metadata_path"), made, flag("image_root"), images, *common)
-        assert done.returncode == 0, done.stderr
+        assert run("zeroshot_vqa.py", flag("metadata_path"), made, flag("image_root"), images, *common) == 0
     assert [json.loads(line) for line in made.read_text().splitlines()] == [
         {"id": name, "prompt": prompt, "question": question}
         for name, prompt in (("a", "a dog"), ("b", "a cat"))
@@ -60,9 +67,7 @@ def test_prompts_become_questions_and_scores_as_the_released_files_are(
     assert server.asked[-1]["max_tokens"] == 10
 
 
-def test_a_mistake_ends_with_2(tmp_path: Path) -> None:
-    done = run(
-        "zeroshot_vqa.py", "--metadata_path", tmp_path / "absent", "--image_root", tmp_path, "--out_path", tmp_path
-    )
-    assert done.returncode == 2
-    assert "absent" in done.stderr
+def test_a_mistake_ends_with_2(tmp_path: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--metadata_path", tmp_path / "absent", "--image_root", tmp_path, "--out_path", tmp_path)
+    assert run("zeroshot_vqa.py", *words) == 2
+    assert "absent" in capsys.readouterr().err

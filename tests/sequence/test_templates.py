@@ -74,6 +74,14 @@ def test_a_caption_that_is_too_long_loses_its_end_and_keeps_the_assistants_heade
     assert text.endswith(f"<|im_end|>\n<|im_start|>assistant\n<|soi|>{CODES}<|eoi|>")
 
 
+def test_a_prompt_to_draw_is_whole_and_says_what_a_row_has_no_room_for(template: UnigenTemplate) -> None:
+    short = replace(template, row_length=80)
+    ids = short.draw_prompt(LONG)
+    assert short.tokenizer.decode(ids) == f"<|im_start|><|t2i|>user\n{LONG}<|im_end|>\n<|im_start|>assistant\n"
+    assert short.num_beyond_row(LONG) == len(ids) + short.num_image_codes + 2 - 80 > 0
+    assert short.num_beyond_row("a red circle") == 0
+
+
 def test_the_task_token_may_come_first(template: UnigenTemplate) -> None:
     first = replace(template, task_token_first=True)
     assert _written(first, first.draw("", supervised=True)).startswith("<|t2i|><|im_start|>user\n")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.annotation.endpoint import endpoint, words_of
+from tests.annotation.killed import run_and_kill
 from tests.annotation.painter import Painter
 from tests.data.archives import captioned, write_tar
 from tests.tiny import tiny_unigen
@@ -131,6 +132,45 @@ def test_a_command_killed_in_mid_run_goes_on_and_loses_and_doubles_nothing(promp
     assert json.loads(finished.stdout)["num_kept"] == num_kept
     assert len(server.asked) - before == len(ENTRIES) - num_kept
     assert [line["id"] for line in lines(output)] == [entry["id"] for entry in ENTRIES for _ in range(2)]
+
+
+@pytest.mark.parametrize("step", ["questions", "candidates", "answers", "pairs", "cotv", "recaption"])
+def test_every_step_goes_on_after_a_kill_with_the_bytes_of_a_run_that_was_not_killed(
+    step: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_options, "load", lambda *_: Painter(ENTRIES))
+    questions, images, answers = tmp_path / "questions.jsonl", tmp_path / "images", tmp_path / "answers.jsonl"
+    rated = ("--answers", answers, "--images", images)
+    write_tar(tmp_path / "in" / "data.tar", captioned(0, 8))
+    with endpoint(lambda request: f"A caption for {words_of(request)[:8]}.") as server:
+        by_server = ("--model", "m", "--base-url", server.base_url)
+        words: dict[str, tuple[str | Path | int, ...]] = {
+            "questions": ("--prompts", prompts, "--judge", "rule"),
+            "candidates": ("--prompts", prompts, "--model", "m", "--num-images", 6),
+            "answers": ("--questions", questions, "--images", images, "--judge", "detector"),
+            "pairs": rated,
+            "cotv": rated,
+            "recaption": (tmp_path / "in" / "data.tar", *by_server),
+        }
+        outputs = {"questions": questions, "candidates": images, "answers": answers}
+        needed = {"answers": 2, "pairs": 3, "cotv": 3}.get(step, 0)
+        for earlier, output in list(outputs.items())[:needed]:
+            assert annotate(earlier, *words[earlier], "--output", output) == 0
+        name = "" if step in ("candidates", "recaption") else "made.jsonl"
+        whole, killed = tmp_path / "whole" / name, tmp_path / "killed" / name
+        assert annotate(step, *words[step], "--output", whole) == 0
+        again = ["annotate", step, *map(str, words[step]), "--output", str(killed)]
+        run_and_kill(again, after=3)
+        assert main(again) == 0
+    made = {path.relative_to(tmp_path / "whole"): path for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+    for relative, path in made.items():
+        if path.name != "run.json":
+            other = tmp_path / "killed" / relative
+            assert sorted(other.read_bytes().splitlines()) == sorted(path.read_bytes().splitlines()), relative
+    records = sorted((tmp_path / "killed").rglob("records-0.jsonl"))
+    for one in records:
+        names = [line["item_id"] for line in lines(one)]
+        assert len(names) == len(set(names)) > 0
 
 
 def test_two_ranks_do_together_what_one_does_alone(prompts: Path, tmp_path: Path) -> None:

@@ -245,7 +245,9 @@ class TokenizerStageConfig:
     l2_weight: float = 1.0
     commitment_weight: float = 0.25
     entropy_weight: float = 0.1
-    """Confident bits per position, all codes used over the batch."""
+    """Confident bits per position, all codes used over the batch (lookup-free quantisation only)."""
+    codebook_weight: float = 1.0
+    """Pull of the features on the rows of the codebook (residual quantisation only)."""
     entropy_inverse_temperature: float = 10.0
     """Sharpness of a latent's distribution over codes (MAGVIT-v2, section 3.1)."""
     perceptual_weight: float = 0.0

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from unigen.errors import CheckpointError
+from unigen.models.precision import without_autocast
 from unigen.models.weights import load_exactly, read_config, read_weights
 
 FIXED_SIZE_KINDS = ("siglip", "siglip_vision_model")
@@ -73,10 +74,7 @@ class VisionTower(nn.Module):
         """`config` is that of the whole encoder; the tower has one layer less."""
         super().__init__()
         self.config = config
-        shortened = config.to_dict() | {"num_hidden_layers": config.num_hidden_layers - 1, "vision_use_head": False}
-        model_class = Siglip2VisionModel if self.is_naflex else SiglipVisionModel
-        self.encoder = model_class._from_config(type(config).from_dict(shortened), dtype=torch.float32)
-        self.encoder.post_layernorm = nn.Identity()
+        self.encoder = penultimate_encoder(config)
         if self.is_naflex:
             from transformers import Siglip2ImageProcessor  # brings torchvision and dynamo, which take seconds
 
@@ -92,7 +90,7 @@ class VisionTower(nn.Module):
             CheckpointError: another kind of model, an unreadable file, or weights that do not fit.
         """
         folder = Path(folder)
-        config = _vision_config(folder)
+        config = vision_config(folder)
         with init_empty_weights(include_buffers=False):
             tower = cls(config)
         last_layer = f"{LAYER_PREFIX}{config.num_hidden_layers - 1}."
@@ -103,7 +101,7 @@ class VisionTower(nn.Module):
     def from_config(cls, config_path: Path, device: torch.device | str = "meta") -> VisionTower:
         """A frozen tower with random weights (none at all on the meta device) from a config.json or its folder."""
         with torch.device(device):
-            return cls(_vision_config(Path(config_path))).eval().requires_grad_(False)
+            return cls(vision_config(Path(config_path))).eval().requires_grad_(False)
 
     @property
     def is_naflex(self) -> bool:
@@ -149,7 +147,7 @@ class VisionTower(nn.Module):
         arguments: dict[str, Tensor | None] = {"pixel_values": inputs.pixel_values.float()}
         if self.is_naflex:
             arguments |= {"pixel_attention_mask": inputs.attention_mask, "spatial_shapes": inputs.spatial_shape}
-        with torch.autocast(inputs.pixel_values.device.type, enabled=False):
+        with without_autocast(inputs.pixel_values.device):
             features_BND = self.encoder(**arguments).last_hidden_state
         if inputs.attention_mask is None:
             return features_BND
@@ -170,7 +168,17 @@ class VisionTower(nn.Module):
         return VisionInput(ready["pixel_values"][0], ready["pixel_attention_mask"][0], ready["spatial_shapes"][0])
 
 
-def _vision_config(path: Path) -> SiglipVisionConfig | Siglip2VisionConfig:
+def penultimate_encoder(config: SiglipVisionConfig | Siglip2VisionConfig) -> SiglipVisionModel | Siglip2VisionModel:
+    """What of an encoder gives its penultimate layer's output, in float32: no last layer, no final norm, no pooling head."""
+    shortened = config.to_dict() | {"num_hidden_layers": config.num_hidden_layers - 1, "vision_use_head": False}
+    model_class = Siglip2VisionModel if config.model_type in NAFLEX_KINDS else SiglipVisionModel
+    encoder = model_class._from_config(type(config).from_dict(shortened), dtype=torch.float32)
+    encoder.post_layernorm = nn.Identity()
+    return encoder
+
+
+def vision_config(path: Path) -> SiglipVisionConfig | Siglip2VisionConfig:
+    """The vision half of the configuration of a SigLIP or SigLIP2 folder, or of its config.json."""
     config: dict[str, Any] = read_config(path)
     kind = config.get("model_type")
     if kind not in FIXED_SIZE_KINDS + NAFLEX_KINDS:

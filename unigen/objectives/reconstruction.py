@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and measures of an image auto-encoder with lookup-free quantisation (MAGVIT-v2, arXiv 2310.05737).
+"""Losses and measures of an image auto-encoder with lookup-free (MAGVIT-v2, arXiv 2310.05737) or residual quantisation.
 
 Every function gives one value per image (B,), so that a loop can sum and divide by counts over all ranks.
 
-Shapes: B images, C latent channels = bits, h x w latent positions, N = B * h * w, 3 x H x W pixels in [-1, 1].
+Shapes: B images, C latent channels = bits, h x w latent positions, N = B * h * w, 3 x H x W pixels in [-1, 1]; of residual
+quantisation P depths.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,6 +37,19 @@ def psnr(a_B3HW: Tensor, b_B3HW: Tensor) -> Tensor:
 def commitment_loss(latents_BChw: Tensor, quantised_BChw: Tensor) -> Tensor:
     """Mean squared distance (B,) of the latents from their own signs, which are taken as constants."""
     return squared_error(latents_BChw, quantised_BChw.detach())
+
+
+def residual_commitment_loss(features_BNC: Tensor, partial_BNPC: Tensor) -> Tensor:
+    """Mean squared distance (B,) of the features from their sums of codebook rows up to each depth, taken as constants.
+
+    Source: Lee et al., arXiv 2203.01941, equation 8, with the mean over depths in the place of the sum.
+    """
+    return squared_error(features_BNC.unsqueeze(2), partial_BNPC.detach())
+
+
+def residual_codebook_loss(features_BNC: Tensor, partial_BNPC: Tensor) -> Tensor:
+    """The same distance (B,) for the codebook to shorten, with the features as constants."""
+    return squared_error(features_BNC.detach().unsqueeze(2), partial_BNPC)
 
 
 def sample_entropy(latents_BChw: Tensor, inverse_temperature: float) -> Tensor:

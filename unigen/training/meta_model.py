@@ -15,8 +15,7 @@ from unigen.errors import CheckpointError, ConfigError
 from unigen.models.checkpoints import load_tokenizer, read_unigen_config
 from unigen.models.cost import count_parameters
 from unigen.models.discriminator import PatchDiscriminator
-from unigen.models.image_tokenizers.magvitv2 import MagVitV2
-from unigen.models.image_tokenizers.registry import build_image_tokenizer
+from unigen.models.image_tokenizers.registry import AnyTokenizer, build_image_tokenizer
 from unigen.models.language import language_config
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
@@ -35,7 +34,7 @@ class MetaModels:
     """The parts of a configuration, on the meta device; `notes` say what was taken for folders that are not there."""
 
     config: Config
-    image_tokenizer: MagVitV2 | None = None
+    image_tokenizer: AnyTokenizer | None = None
     vision_tower: VisionTower | None = None
     language_model: UniGen | None = None
     siglip: SiglipModel | None = None

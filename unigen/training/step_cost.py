@@ -21,16 +21,20 @@ from unigen.models.cost import (
     measure_on_meta,
     vision_tower_flops,
 )
-from unigen.models.image_tokenizers.magvitv2 import MagVitV2
+from unigen.models.image_tokenizers.registry import AnyTokenizer
 from unigen.objectives.cross_entropy import LOGITS_PER_CHUNK
 from unigen.sequence.mask_schedule import masked_ratio
+from unigen.training.compilation import find_layers
 from unigen.training.meta_model import MetaModels
+from unigen.training.optimizer import is_hidden_matrix
 
 BYTES_PER_LOGIT = 12
 """Of the chunk of logits that is held at once: bfloat16, float32, their softmax, the gradient."""
 BYTES_PER_HEAD_WEIGHT = 8
 """The gradient of the output embedding, summed over chunks in float32 and once more where it is scaled."""
 NUM_SCHEDULE_POINTS = 1000
+LAYERS_AT_ONCE = 2
+"""Of FSDP2: one computes while the next is fetched."""
 
 
 @dataclass(frozen=True)
@@ -129,19 +133,16 @@ def mean_masked_ratio(schedule: str, min_ratio: float) -> float:
     return sum(max(masked_ratio(schedule, point), min_ratio) for point in points) / NUM_SCHEDULE_POINTS
 
 
-def encode_on_meta(tokenizer: MagVitV2, resolution: int) -> MetaPass:
-    """One image through the encoder of the image tokenizer."""
+def encode_on_meta(tokenizer: AnyTokenizer, resolution: int) -> MetaPass:
+    """One image through the encoder of the image tokenizer, which keeps nothing for a backward pass."""
     pixels_13HW = torch.empty(1, 3, resolution, resolution, device="meta")
-    return measure_on_meta(lambda: tokenizer.encoder(pixels_13HW))
+    return measure_on_meta(lambda: tokenizer.encode(pixels_13HW))
 
 
 def _auto_encode(models: MetaModels) -> MetaPass:
     tokenizer, side = models.image_tokenizer, models.config.model.image_resolution
     assert tokenizer is not None
-    there, small = encode_on_meta(tokenizer, side), side // tokenizer.downsample_factor
-    latents_1Chw = torch.empty(1, tokenizer.config.latent_channels, small, small, device="meta")
-    back = measure_on_meta(lambda: tokenizer.decoder(latents_1Chw))
-    return MetaPass(there.flops + back.flops, there.kept_bytes + back.kept_bytes)
+    return measure_on_meta(lambda: tokenizer(torch.empty(1, 3, side, side, device="meta")))
 
 
 def _contrast(models: MetaModels) -> MetaPass:
@@ -162,10 +163,8 @@ def _contrast(models: MetaModels) -> MetaPass:
 def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
     """Bytes by what needs them under plain data parallelism, and their `total`. Working memory of kernels is not in it."""
     training, parts = models.config.training, models.trained
-    num_trained = count_parameters(parts, trained_only=True)
-    num_frozen = count_parameters(parts) - num_trained
     needs = {
-        "weights_gradients_optimizer": ADAMW_BYTES_PER_PARAMETER * num_trained + 4 * num_frozen,
+        "weights_gradients_optimizer": _state_bytes(models),
         "moving_average": 4 * count_parameters(parts) if training.ema_decay else 0,
         "activations": _activation_bytes(models, load),
     }
@@ -181,10 +180,24 @@ def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
     return {**needs, "total": sum(needs.values())}
 
 
+def _state_bytes(models: MetaModels) -> int:
+    """Weights, gradients and moments. Muon keeps one moment of the matrices that are its own, where AdamW has two."""
+    parts = models.trained
+    num_trained = count_parameters(parts, trained_only=True)
+    num_frozen = count_parameters(parts) - num_trained
+    of_muon = [p.numel() for name, p in parts.named_parameters() if p.requires_grad and is_hidden_matrix(name, p)]
+    spared = 4 * sum(of_muon) if models.config.optimizer.name == "muon" else 0
+    return ADAMW_BYTES_PER_PARAMETER * num_trained + 4 * num_frozen - spared
+
+
 def sharded_totals(models: MetaModels, needs: dict[str, int]) -> dict[str, int]:
     """Total per GPU under each backend of configs/accelerate.
 
-    DDP and FSDP2 hold float32 weights, DeepSpeed bfloat16 ones with a float32 copy among the state that it splits.
+    DDP holds float32 weights, DeepSpeed bfloat16 ones with a float32 copy among the state that it splits. FSDP2 splits all of
+    its state and holds copies in the precision of the run, for as long as they are used, of what belongs to no layer
+    (embeddings, head, norm) and of two layers, the one that computes and the next, which is fetched beside it:
+
+        fsdp2 = total - state - bfloat16 weights + state / GPUs + bytes of a weight * (outside of layers + 2 * layer)
     """
     gpus, state = models.config.training.num_gpus, needs["weights_gradients_optimizer"]
     weights = count_parameters(models.trained)
@@ -194,8 +207,17 @@ def sharded_totals(models: MetaModels, needs: dict[str, int]) -> dict[str, int]:
         "ddp": needs["total"],
         "zero2": without_copies + 2 * weights + state // gpus,
         "zero3": without_copies + (2 * weights + state) // gpus,
-        "fsdp2": rest + state // gpus,
+        "fsdp2": without_copies + _gathered_bytes(models) + state // gpus,
     }
+
+
+def _gathered_bytes(models: MetaModels) -> int:
+    """Copies of weights that FSDP2 holds at once on a GPU; of a model without layers all."""
+    size = 2 if models.config.training.precision == "bfloat16" else 4
+    parts = models.trained
+    sizes = [count_parameters(layer) for part in parts.children() for layer in find_layers(part)]
+    outside = count_parameters(parts) - sum(sizes)
+    return size * (outside + sum(sorted(sizes)[-LAYERS_AT_ONCE:]))
 
 
 def _activation_bytes(models: MetaModels, load: StepLoad) -> int:

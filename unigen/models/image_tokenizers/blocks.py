@@ -4,6 +4,7 @@
 Shapes: B images, C channels, H height, W width, N = H * W positions.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -93,20 +94,29 @@ class MiddleBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, then a change of resolution, if any."""
+    """The residual blocks of one resolution, each with attention after it if asked, then a change of resolution, if any."""
 
     def __init__(
-        self, channels: list[int], num_groups: int, *, downsample: bool = False, upsample: bool = False
+        self,
+        channels: list[int],
+        num_groups: int,
+        *,
+        downsample: bool = False,
+        upsample: bool = False,
+        has_attention: bool = False,
     ) -> None:
         """`channels` are those between the blocks: len(channels) - 1 blocks."""
         super().__init__()
         self.block = nn.ModuleList(ResnetBlock(before, after, num_groups) for before, after in pairwise(channels))
+        self.attn = nn.ModuleList(AttentionBlock(after, num_groups) for after in channels[1:] if has_attention)
         self.downsample = Downsample(channels[-1]) if downsample else None
         self.upsample = Upsample(channels[-1]) if upsample else None
 
     def forward(self, hidden_BCHW: Tensor) -> Tensor:
-        for block in self.block:
+        for number, block in enumerate(self.block):
             hidden_BCHW = block(hidden_BCHW)
+            if self.attn:
+                hidden_BCHW = self.attn[number](hidden_BCHW)
         resample = self.downsample or self.upsample
         return hidden_BCHW if resample is None else resample(hidden_BCHW)
 
@@ -154,22 +164,32 @@ class Decoder(nn.Module):
         num_blocks: list[int],
         latent_channels: int,
         num_groups: int,
+        *,
+        attention_levels: Collection[int] = (),
+        has_post_quant_conv: bool = True,
     ) -> None:
         """`level_channels` and `num_blocks` list the levels from the highest resolution to the lowest."""
         super().__init__()
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if has_post_quant_conv else None
         self.conv_in = nn.Conv2d(latent_channels, level_channels[-1], 3, padding=1)
         self.mid = MiddleBlock(level_channels[-1], num_groups)
         before = [*level_channels[1:], level_channels[-1]]
         self.up = nn.ModuleList(
-            Level([before[i]] + [level_channels[i]] * num_blocks[i], num_groups, upsample=i > 0)
+            Level(
+                [before[i]] + [level_channels[i]] * num_blocks[i],
+                num_groups,
+                upsample=i > 0,
+                has_attention=i in attention_levels,
+            )
             for i in range(len(level_channels))
         )
         self.norm_out = group_norm(level_channels[0], num_groups)
         self.conv_out = nn.Conv2d(level_channels[0], image_channels, 3, padding=1)
 
     def forward(self, latents_BCHW: Tensor) -> Tensor:
-        hidden_BCHW = self.mid(self.conv_in(self.post_quant_conv(latents_BCHW)))
+        if self.post_quant_conv is not None:
+            latents_BCHW = self.post_quant_conv(latents_BCHW)
+        hidden_BCHW = self.mid(self.conv_in(latents_BCHW))
         for level in reversed(self.up):
             hidden_BCHW = level(hidden_BCHW)
         return self.conv_out(F.silu(self.norm_out(hidden_BCHW)))

@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from unigen.errors import ConfigError, DataError
 from unigen.models.image_tokenizers.blocks import Decoder, Encoder
 from unigen.models.image_tokenizers.lookup_free import LookupFreeQuantizer
+from unigen.models.precision import without_autocast
 
 
 class MagVitV2Config(PretrainedConfig):
@@ -84,7 +85,7 @@ class MagVitV2(PreTrainedModel):
 
     def __init__(self, config: MagVitV2Config) -> None:
         super().__init__(config)
-        shared = {"latent_channels": config.latent_channels, "num_groups": config.norm_groups}
+        shared: dict[str, Any] = {"latent_channels": config.latent_channels, "num_groups": config.norm_groups}
         self.encoder = Encoder(config.image_channels, config.encoder_channels, config.encoder_res_blocks, **shared)
         self.decoder = Decoder(config.image_channels, config.decoder_channels, config.decoder_res_blocks, **shared)
         self.quantize = LookupFreeQuantizer(config.latent_channels)
@@ -112,7 +113,7 @@ class MagVitV2(PreTrainedModel):
                 f"an image of {height}x{width} pixels cannot be tokenized: "
                 f"height and width must be multiples of {self.downsample_factor}; resize or crop it first"
             )
-        with torch.autocast(pixels_B3HW.device.type, enabled=False):
+        with without_autocast(pixels_B3HW.device):
             return self.encoder(_channels_last(pixels_B3HW, self.dtype))
 
     @torch.no_grad()
@@ -146,7 +147,7 @@ class MagVitV2(PreTrainedModel):
         return self.forward_train(pixels_B3HW)
 
     def _pixels(self, quantised_BChw: Tensor) -> Tensor:
-        with torch.autocast(quantised_BChw.device.type, enabled=False):
+        with without_autocast(quantised_BChw.device):
             return self.decoder(_channels_last(quantised_BChw, self.dtype))
 
     @torch.no_grad()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of an image tokenizer: reconstruction and lookup-free quantisation (MAGVIT-v2, arXiv 2310.05737)."""
+"""Training of an image tokenizer: reconstruction, and lookup-free (MAGVIT-v2) or residual quantisation (RQ-VAE)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from unigen.data.draws import Draws
 from unigen.data.preparation import ImagePreparer, blank_image
 from unigen.data.sample import RawSample
 from unigen.models.discriminator import PatchDiscriminator
-from unigen.models.image_tokenizers.magvitv2 import MagVitV2, TokenizerOutput
-from unigen.models.image_tokenizers.registry import load_image_tokenizer
+from unigen.models.image_tokenizers.magvitv2 import TokenizerOutput
+from unigen.models.image_tokenizers.registry import AnyTokenizer, load_image_tokenizer
+from unigen.models.image_tokenizers.rqvae_siglip import FeatureTokenizerOutput
 from unigen.models.perceptual import PerceptualFeatures
 from unigen.objectives import reconstruction
 from unigen.training.stages.stage import Stage, in_chunks, weighted_mean_terms
@@ -24,9 +25,9 @@ from unigen.training.stages.stage import Stage, in_chunks, weighted_mean_terms
 class TokenizerStage(Stage):
     """The loss of an image is the weighted sum of its terms; the discriminator learns in the same pass, from its own term."""
 
-    model: MagVitV2
+    model: AnyTokenizer
 
-    def __init__(self, config: Config, model: MagVitV2) -> None:
+    def __init__(self, config: Config, model: AnyTokenizer) -> None:
         super().__init__()
         self.model = model
         self._config = config
@@ -60,13 +61,12 @@ class TokenizerStage(Stage):
             "images": sum((weights[name] * value for name, value in sums.items()), total.detach() * 0),
         }
 
-    def _terms(self, pixels_B3HW: Tensor, output: TokenizerOutput) -> dict[str, Tensor]:
+    def _terms(self, pixels_B3HW: Tensor, output: TokenizerOutput | FeatureTokenizerOutput) -> dict[str, Tensor]:
         chosen, made_B3HW = self._weights, output.reconstruction
         terms = {
             "l1": reconstruction.absolute_error(made_B3HW, pixels_B3HW),
             "l2": reconstruction.squared_error(made_B3HW, pixels_B3HW),
-            "commitment": reconstruction.commitment_loss(output.latents, output.quantised),
-            "entropy": reconstruction.entropy_loss(output.latents, chosen.entropy_inverse_temperature),
+            **_quantiser_terms(output, chosen.entropy_inverse_temperature),
         }
         extract = self._perceptual[0]
         if extract is not None:
@@ -91,3 +91,18 @@ class TokenizerStage(Stage):
 
     def load(self, folder: Path) -> None:
         self.model.load_state_dict(load_image_tokenizer(folder).state_dict())
+
+
+def _quantiser_terms(
+    output: TokenizerOutput | FeatureTokenizerOutput, entropy_inverse_temperature: float
+) -> dict[str, Tensor]:
+    """A lookup-free quantiser has no weights; the codebook of a residual one follows the features."""
+    if isinstance(output, FeatureTokenizerOutput):
+        return {
+            "commitment": reconstruction.residual_commitment_loss(output.features, output.partial_sums),
+            "codebook": reconstruction.residual_codebook_loss(output.features, output.partial_sums),
+        }
+    return {
+        "commitment": reconstruction.commitment_loss(output.latents, output.quantised),
+        "entropy": reconstruction.entropy_loss(output.latents, entropy_inverse_temperature),
+    }

@@ -25,13 +25,18 @@ def compile_blocks(stage: Stage, backend: str) -> int:
         raise ConfigError(
             "training.compile=blocks: ZeRO-3 gathers weights inside the layers; use zero2 or fsdp2, or none"
         )
-    kinds = set(getattr(stage.model, "_no_split_modules", None) or ())
-    blocks = [module for module in stage.model.modules() if kinds & {kind.__name__ for kind in type(module).__mro__}]
+    blocks = find_layers(stage.model)
     if not blocks:
         raise ConfigError("training.compile=blocks: this stage's model does not name its layers; set it to none")
     for block in blocks:
         block.forward = _compiled_for_training(block)
     return len(blocks)
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that a model names, as transformers' models do; none of one that names none."""
+    kinds = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if kinds & {kind.__name__ for kind in type(module).__mro__}]
 
 
 def _compiled_for_training(block: nn.Module) -> Callable[..., Any]:

@@ -55,7 +55,7 @@ def build_optimizer(stage: Stage, config: OptimizerConfig) -> torch.optim.Optimi
     """The optimizer over what is trained; AdamW fused."""
     if config.name == "adamw":
         return _adamw(_groups(stage, config), config)
-    is_matrix = {id(one): _is_hidden_matrix(name, one) for name, one in stage.named_parameters()}
+    is_matrix = {id(one): is_hidden_matrix(name, one) for name, one in stage.named_parameters()}
     parts = [
         [
             {**group, "params": chosen}
@@ -98,7 +98,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon steps it, where Muon is chosen."""
     return parameter.ndim == 2 and not name.endswith(_EMBEDDINGS)
 
 

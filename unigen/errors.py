@@ -27,6 +27,13 @@ class CheckpointError(UnigenError):
     """A model folder that is missing, incomplete or of another shape than asked for."""
 
 
+class UnsavedError(CheckpointError):
+    """A run ended without its last checkpoint on the disk, which had no room or refused: it goes on from an earlier one when it
+    is started again, and then the disk may have room."""
+
+    is_mistake = False
+
+
 class TrainingError(UnigenError):
     """A run that cannot go on, such as one whose loss stopped being a number."""
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.training.test_checkpoint import assert_equal_weights
 from tests.world import TinyWorld, metrics, train, weights
+from unigen.runs.requeue import judge
 from unigen.training import optimizer_state, save_policy
 from unigen.training.checkpoint import Checkpointer
 from unigen.training.checkpoint_folder import find_damage, newest_checkpoint
@@ -239,7 +240,7 @@ def test_a_disk_that_refuses_the_first_save_ends_the_run_before_more_is_lost(
     assert checkpoints(tmp_path / "run") == [], "what was half written is gone"
 
 
-def test_a_run_whose_last_checkpoint_is_missing_fails_though_an_earlier_one_is_there(
+def test_a_run_whose_last_checkpoint_is_missing_fails_and_is_to_be_started_again_from_an_earlier_one(
     tiny_world: TinyWorld,
     tmp_path: Path,
     refusing_disk: list[int],
@@ -247,8 +248,10 @@ def test_a_run_whose_last_checkpoint_is_missing_fails_though_an_earlier_one_is_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     around_saves(lambda step: refusing_disk.append(errno.ENOSPC) if step > 1 else None)
-    assert train(tiny_world.config(tmp_path, experiment={"checkpoint_every": 1})) == 2
+    assert train(tiny_world.config(tmp_path, experiment={"checkpoint_every": 1})) == 1
     assert "the last checkpoint is missing: no space for" in capsys.readouterr().err
+    assert judge(tmp_path / "run", 1, max_failures=3).requeue
+    assert not judge(tmp_path / "run", 1, max_failures=1).requeue, "but not for ever"
     assert checkpoints(tmp_path / "run") == ["checkpoint-1"]
     assert find_damage(tmp_path / "run" / "checkpoint-1") is None
 

@@ -28,7 +28,7 @@ from unigen.config.load import save_config
 from unigen.config.schema import Config
 from unigen.data.loader import StepLoader, merge_states
 from unigen.environment import git_commit, package_versions
-from unigen.errors import CheckpointError
+from unigen.errors import CheckpointError, UnsavedError
 from unigen.training import checkpoint_folder as folders
 from unigen.training.backend import Backend
 from unigen.training.ema import Ema
@@ -166,12 +166,12 @@ class Checkpointer:
         """Wait for what is being written.
 
         Raises:
-            CheckpointError: what was to be saved last is not on the disk.
+            UnsavedError: what was to be saved last is not on the disk; an earlier checkpoint is.
         """
         self._settle()
         self._writer.shutdown()
         if self._last_problem is not None:
-            raise CheckpointError(f"the last checkpoint is missing: {self._last_problem}")
+            raise UnsavedError(f"the last checkpoint is missing: {self._last_problem}")
 
     def metrics(self) -> dict[str, float]:
         return {"checkpoint/failed_saves": self.num_failed, "checkpoint/stall_seconds": self.stall_seconds}

@@ -10,7 +10,7 @@ from tests.data.broken_server import broken_server
 from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.codes import SUFFIX, CodeShard, CodeSource, CodeSpec, ShardHeader, Strings, read_shard
 from unigen.data.draws import Draws
-from unigen.data.faults import Fault, SampleRefused
+from unigen.data.faults import Fault, FaultLog, SampleRefused
 from unigen.data.records import Part, Record
 from unigen.errors import DataError
 
@@ -123,6 +123,39 @@ def test_a_shard_that_breaks_off_is_never_read(tmp_path: Path, share: float) -> 
         ShardHeader.read(path)
     with pytest.raises(DataError, match="encode it again"):
         read_shard(str(path))
+
+
+@pytest.mark.parametrize(("share", "cause"), [(0.0, "unreadable_shard"), (0.9, "truncated_shard")])
+def test_a_broken_shard_is_one_fault_that_names_it_and_the_others_are_read(
+    tmp_path: Path, share: float, cause: str
+) -> None:
+    broken, whole = (write(tmp_path / f"{name}{SUFFIX}") for name in "ab")
+    content = broken.read_bytes()
+    broken.write_bytes(content[: int(len(content) * share)])
+    shards = source(tmp_path)
+    assert shards.num_samples() == 5
+    (fault,) = shards.read(0, Part(0, 2), 0)
+    assert isinstance(fault, Fault)
+    assert (fault.cause, fault.place) == (cause, str(broken))
+    assert "encode it again" in fault.detail
+    assert list(shards.read(0, Part(1, 2), 0)) == list(shards.read(0, Part(0, 2), 1)) == []
+    assert len(list(shards.read(1, Part(), 0))) == 5, f"{whole} is read"
+
+
+def test_a_run_goes_on_past_a_broken_shard_and_stops_past_the_share(tmp_path: Path) -> None:
+    broken = write(tmp_path / f"a{SUFFIX}")
+    write(tmp_path / f"b{SUFFIX}", count=200)
+    broken.write_bytes(broken.read_bytes()[:-4])
+    for limit, is_stopped in ((0.01, False), (0.001, True)):
+        shards = source(tmp_path)
+        log = FaultLog(limit)
+        entries = [entry for shard in (0, 1) for entry in shards.read(shard, Part(), 0)]
+        log.add([entry for entry in entries if isinstance(entry, Fault)], len(entries))
+        if is_stopped:
+            with pytest.raises(DataError, match=f"1 truncated_shard .such as {broken}"):
+                log.check()
+        else:
+            log.check()
 
 
 def test_a_shard_that_is_gone_is_a_fault_of_its_first_part_alone(tmp_path: Path) -> None:

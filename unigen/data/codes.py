@@ -43,6 +43,18 @@ _SHARDS_COUNTED = 64
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "I64": np.int64}
 
 
+class BrokenShardError(DataError):
+    """A file that is no shard of codes, or a part of one."""
+
+    cause: Cause = "unreadable_shard"
+
+
+class TruncatedShardError(BrokenShardError):
+    """A shard of codes that breaks off."""
+
+    cause: Cause = "truncated_shard"
+
+
 @dataclass(frozen=True)
 class CodeSpec:
     """What codes depend on: codes of another spec are codes of other images, or of no image at all."""
@@ -152,13 +164,13 @@ class ShardHeader:
 
     @classmethod
     def of(cls, beginning: bytes, place: str) -> "ShardHeader":
-        """Raises DataError for what is no shard of codes."""
+        """Raises BrokenShardError for what is no shard of codes."""
         length = int.from_bytes(beginning[:8], "little")
         try:
             content = json.loads(beginning[8 : 8 + length])
             facts = json.loads(content.pop("__metadata__")[FORMAT])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise DataError(
+            raise BrokenShardError(
                 f"{place} is no whole shard of codes as `unigen encode` writes them; encode it again"
             ) from error
         return cls(facts, content, 8 + length)
@@ -168,7 +180,7 @@ class ShardHeader:
         """Of a local file, which is found whole or not at all.
 
         Raises:
-            DataError: no shard of codes, or a part of one.
+            BrokenShardError: no shard of codes, or a part of one.
         """
         with path.open("rb") as file:
             length = file.read(8)
@@ -177,9 +189,9 @@ class ShardHeader:
         return header
 
     def check_size(self, num_bytes: int, place: str) -> None:
-        """Raises DataError for a file of another number of bytes than the header says."""
+        """Raises TruncatedShardError for a file of another number of bytes than the header says."""
         if num_bytes != self.end:
-            raise DataError(f"{place} has {num_bytes} of {self.end} bytes; encode it again")
+            raise TruncatedShardError(f"{place} has {num_bytes} of {self.end} bytes; encode it again")
 
     @property
     def spec(self) -> CodeSpec:
@@ -209,7 +221,7 @@ def read_shard(path: str, *, allow_pipe: bool = False) -> CodeShard:
 
     Raises:
         OSError, HTTPException: what is not there, or breaks off on its way (READ_ERRORS).
-        DataError: no whole shard of codes.
+        BrokenShardError: no whole shard of codes.
     """
     content: bytes | mmap.mmap
     with open_shard(path, allow_pipe=allow_pipe) as file:
@@ -254,7 +266,9 @@ class CodeSource:
         self._captions = CaptionUse(config)
         self._spec = spec
         if spec is not None and not scheme_of(self._shards[0]):  # a mistake is told before anything loads
-            spec.check(ShardHeader.read(Path(self._shards[0])).spec, self._shards[0])
+            header = _whole_header(self._shards[0])
+            if header is not None:
+                spec.check(header.spec, self._shards[0])
 
     @property
     def shards(self) -> Sequence[str]:
@@ -266,16 +280,20 @@ class CodeSource:
             return self._num_samples
         if len(self._shards) > _SHARDS_COUNTED or any(scheme_of(shard) for shard in self._shards):
             return None
-        return sum(ShardHeader.read(Path(shard)).num_samples for shard in self._shards)
+        headers = (_whole_header(shard) for shard in self._shards)
+        return sum(header.num_samples for header in headers if header is not None)
 
     def read(self, shard: int, part: Part, skip: int) -> Iterator[Record | Fault]:
         assert self._spec is not None, "this source was opened to be counted"
         path = local_copy(self._shards[shard], self._data)
         try:
             content = read_shard(path, allow_pipe=self._data.allow_pipe)
-        except READ_ERRORS as error:
+        except (BrokenShardError, *READ_ERRORS) as error:
             if part.index == skip == 0:
-                yield unopened(path, error)
+                if isinstance(error, BrokenShardError):
+                    yield Fault(error.cause, path, str(error))
+                else:
+                    yield unopened(path, error)
             return
         self._spec.check(content.spec, path)
         prefix = f"{self.name}/{content.source}/"
@@ -294,6 +312,14 @@ class CodeSource:
         found = ((extension, shard.columns[name][index]) for name, extension in TEXT_COLUMNS.items())
         members: dict[str, Any] = {extension: content for extension, content in found if content}
         return self._captions.sample(record, TarSample(record.key, members), draws, codes=(shard.codes_NKI[index],))
+
+
+def _whole_header(shard: str) -> ShardHeader | None:
+    """Of a local shard; None of a broken one, which is counted as a fault when it is read."""
+    try:
+        return ShardHeader.read(Path(shard))
+    except BrokenShardError:
+        return None
 
 
 def _umask() -> int:

@@ -76,7 +76,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(small: None, tmp_path: Path
         Detector.load(find_detector(str(unsafe), tmp_path), CPU)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps([1, 2])])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps([1, 2], protocol=2)])
 def test_a_damaged_checkpoint_is_one_clear_line(small: None, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "any.pth").write_bytes(content)
     with pytest.raises(EvaluationError, match=r"any\.pth.*setup_eval\.sh") as caught:

@@ -2,12 +2,15 @@
 """`unigen sample --best-of` through the command line, with a tiny random model."""
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.world import command, quiet_environment
 from unigen.cli.main import main
 
 PROMPTS = ["a photo of two circles", "a photo of a red cross and a blue circle"]
@@ -15,8 +18,8 @@ PROMPTS = ["a photo of two circles", "a photo of a red cross and a blue circle"]
 
 def call(capsys: pytest.CaptureFixture[str], model: Path, output: Path, *arguments: str) -> Any:
     asked = [word for prompt in PROMPTS for word in ("--prompt", prompt)]
-    command = ["sample", "--model", str(model), "--output", str(output), "--steps", "2", "--device", "cpu", "--json"]
-    assert main([*command, *asked, *arguments]) == 0
+    given = ["sample", "--model", str(model), "--output", str(output), "--steps", "2", "--device", "cpu", "--json"]
+    assert main([*given, *asked, *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -73,11 +76,32 @@ def test_candidates_are_the_images_of_the_same_seeds(
 def test_mistakes_are_one_line_and_exit_code_2(
     arguments: list[str], complaint: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["sample", "--model", str(model), "--output", str(tmp_path), "--steps", "1", "--device", "cpu"]
-    assert main([*command, "--prompt", "a photo of a cross", *arguments]) == 2
+    given = ["sample", "--model", str(model), "--output", str(tmp_path), "--steps", "1", "--device", "cpu"]
+    assert main([*given, "--prompt", "a photo of a cross", *arguments]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("unigen: error: ")
     assert complaint in error
+
+
+def test_a_run_killed_in_the_middle_loses_nothing_and_doubles_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--best-of", "3", "--verifier", "probability", "--batch-size", "1"]
+    asked = [word for prompt in PROMPTS for word in ("--prompt", prompt)]
+    where = ["--model", str(model), "--output", str(tmp_path / "killed"), "--steps", "2", "--device", "cpu"]
+    process = subprocess.Popen(command("sample", *where, *asked, *arguments), env=quiet_environment())
+    try:
+        while process.poll() is None and not list((tmp_path / "killed").glob("candidates/00000/samples/*.png")):
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    found = call(capsys, model, tmp_path / "killed", *arguments)
+    whole = call(capsys, model, tmp_path / "whole", *arguments)
+    assert [image["seed"] for image in found["images"]] == [image["seed"] for image in whole["images"]]
+    told = [(tmp_path / name / "ratings.jsonl").read_text().splitlines() for name in ("killed", "whole")]
+    keys = [[(line["item_id"], line["sample"]) for line in map(json.loads, lines)] for lines in told]
+    assert keys[0] == keys[1] == [(f"0000{index}", sample) for index in range(2) for sample in range(3)]
 
 
 def test_a_folder_of_another_run_is_not_added_to(
@@ -85,8 +109,8 @@ def test_a_folder_of_another_run_is_not_added_to(
 ) -> None:
     arguments = ["--best-of", "2", "--verifier", "probability"]
     call(capsys, model, tmp_path, *arguments)
-    command = ["sample", "--model", str(model), "--output", str(tmp_path), "--steps", "2", "--device", "cpu"]
-    assert main([*command, "--prompt", "a cross", *arguments]) == 2
+    given = ["sample", "--model", str(model), "--output", str(tmp_path), "--steps", "2", "--device", "cpu"]
+    assert main([*given, "--prompt", "a cross", *arguments]) == 2
     assert "another run: prompts was" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ class _Sizes:
 
     image: int = 255
     question: int = 24
-    answer: int = 40
+    answer: int = 24
 
 
 def measure(setting: Setting) -> Iterator[Figure]:

@@ -35,8 +35,8 @@ def answer_in_batches(
 
 
 def images_key(request: AskRequest) -> tuple[int, ...]:
-    """Equal for requests about the same objects."""
-    return tuple(map(id, request.images))
+    """Equal for requests about the same objects; a request without images stands alone."""
+    return tuple(map(id, request.images or (request,)))
 
 
 def _num_characters(request: AskRequest) -> int:

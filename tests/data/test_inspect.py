@@ -60,7 +60,7 @@ def test_a_conversation_marks_the_answers_and_not_the_questions(tiny_world: Tiny
 def test_both_images_of_a_preference_are_shown(tiny_world: TinyWorld, tmp_path: Path) -> None:
     page = inspect(tiny_world.config(tmp_path, "dpo"), tmp_path / "rows.html")
     for kind in ("chosen", "rejected"):
-        assert page.count(f"({kind})") == 4
+        assert page.count(f"({kind})") == 8, "a step holds 8 pairs"
 
 
 def test_bad_records_are_named_and_captions_are_not_markup(tiny_world: TinyWorld, tmp_path: Path) -> None:

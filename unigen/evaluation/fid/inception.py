@@ -9,6 +9,7 @@ Legend: B images, H, W pixels, D feature width.
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -56,8 +57,9 @@ class Inception:
         return features_BD.float().cpu().numpy()
 
 
+@lru_cache(maxsize=1)
 def load_inception(path: Path, sha256_prefix: str, device: torch.device | str) -> Inception:
-    """The extractor with the weights of a file.
+    """The extractor with the weights of a file; the last one is kept, since images and scores both ask for it.
 
     Raises:
         EvaluationError: torch-fidelity is not installed; the file is absent, another one, or no such weights.

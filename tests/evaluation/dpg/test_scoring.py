@@ -114,7 +114,9 @@ def plainly(rows: list[dict[str, str]], answers: dict[tuple[str, int], bool]) ->
         for row in rows
     }
 
-    def counts(item: str, number: int, seen: tuple[int, ...] = ()) -> bool:  # one real prompt's questions go in a circle
+    def counts(
+        item: str, number: int, seen: tuple[int, ...] = ()
+    ) -> bool:  # one real prompt's questions go in a circle
         known = [parent for parent in needs[item, number] if (item, parent) in needs and parent not in seen]
         return answers[item, number] and all(counts(item, parent, (*seen, number)) for parent in known)
 

@@ -2,6 +2,7 @@
 """A server of OpenAI's chat completions on loopback, in this process, that replies as a test wants."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,8 +65,15 @@ def endpoint(answer: Answer, *, seconds: float = 0.0) -> Iterator[Endpoint]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that was killed leaves a broken connection, which is no news."""
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     served = Endpoint(f"http://127.0.0.1:{server.server_address[1]}/v1")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

@@ -36,22 +36,22 @@ class Candidates(StepWithoutFiles):
         drawing: Mapping[str, Any],
     ) -> None:
         self._prompts, self._sha256, self._pipeline, self._folder = prompts, prompts_sha256, pipeline, folder
+        self._model = pipeline.describe()  # hashes the weights, so once
         self._num_images, self._seed, self._batch_size, self._drawing = num_images, seed, batch_size, dict(drawing)
 
     def identity(self) -> Mapping[str, Any]:
-        model = self._pipeline.describe()
         return {
             "prompts": self._sha256,
             "num_prompts": len(self._prompts),
             "num_images": self._num_images,
             "seed": self._seed,
             "drawing": self._drawing,
-            "weights": model.get("weights", {}),
-            "dtype": model.get("dtype"),
+            "weights": self._model.get("weights", {}),
+            "dtype": self._model.get("dtype"),
         }
 
     def notes(self) -> Mapping[str, Any]:
-        return {"model": self._pipeline.describe()}
+        return {"model": self._model}
 
     def units(self) -> Sequence[Unit]:
         return [

@@ -18,14 +18,15 @@ class PipelineJudge:
 
     def __init__(self, pipeline: Pipeline, *, max_tokens: int, temperature: float, batch_size: int) -> None:
         self._pipeline, self._batch_size = pipeline, batch_size
+        self._model = pipeline.describe()  # hashes the weights, so once
         self._writing = {"max_new_tokens": max_tokens, "temperature": temperature}
 
     def identity(self) -> Mapping[str, Any]:
-        model = self._pipeline.describe()
-        return {"kind": "unigen", "weights": model.get("weights", {}), "dtype": model.get("dtype"), **self._writing}
+        weights, dtype = self._model.get("weights", {}), self._model.get("dtype")
+        return {"kind": "unigen", "weights": weights, "dtype": dtype, **self._writing}
 
     def notes(self) -> Mapping[str, Any]:
-        return {"judge_model": self._pipeline.describe()}
+        return {"judge_model": self._model}
 
     def replies(self, requests: Iterable[tuple[K, Request]]) -> Iterator[tuple[K, Reply]]:
         for group, refused in readable_groups(requests, self._batch_size):

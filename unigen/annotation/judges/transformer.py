@@ -93,8 +93,13 @@ class TransformerJudge:
             for text, images in asked
         ]
         images = [image for _, seen in asked for image in seen]
+        # The template writes the special tokens; a tokenizer that adds them too would double the first.
         inputs = self._processor(
-            text=prompts, padding=True, return_tensors="pt", **({"images": images} if images else {})
+            text=prompts,
+            add_special_tokens=False,
+            padding=True,
+            return_tensors="pt",
+            **({"images": images} if images else {}),
         ).to(self._model.device)
         sampling = (
             {"do_sample": True, "temperature": self._temperature} if self._temperature > 0 else {"do_sample": False}

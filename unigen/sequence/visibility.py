@@ -92,16 +92,20 @@ class Visible:
         place = (slice(row, row + 1), slice(start, stop))
         return Visible(self.documents_RL[place], self.blocks_RL[place], self.open_RL[place])
 
-    def block_mask(self) -> BlockMask:
+    def rows(self, index_N: Tensor) -> Visible:
+        """Those of some rows alone."""
+        return Visible(self.documents_RL[index_N], self.blocks_RL[index_N], self.open_RL[index_N])
+
+    def block_mask(self, purpose: str = "") -> BlockMask:
         """The same for FlexAttention on CUDA, without ever holding an L x L mask.
 
-        It is good until the next one of its shape is made, so: forward and backward of one batch before the next.
+        It is good until the next one of its shape and purpose is made, so: forward and backward of one batch before the next.
         """
         from torch.nn.attention.flex_attention import create_block_mask
 
         num_rows, length = self.documents_RL.shape
         return create_block_mask(
-            self._standing_rule(),
+            self._standing_rule(purpose),
             num_rows,
             None,
             length,
@@ -111,9 +115,9 @@ class Visible:
             _compile=True,
         )
 
-    def _standing_rule(self) -> _Rule:
+    def _standing_rule(self, purpose: str = "") -> _Rule:
         """The rule, as one and the same function for all batches of a shape: FlexAttention compiles each function anew."""
-        standing, sees = _standing(str(self.documents_RL.device), *self.documents_RL.shape)
+        standing, sees = _standing(purpose, str(self.documents_RL.device), *self.documents_RL.shape)
         for name, tensor in vars(standing).items():
             tensor.copy_(getattr(self, name))
         return sees
@@ -127,15 +131,15 @@ class Visible:
 
         return sees
 
-    def mask(self) -> Tensor | DocumentMasks | BlockMask:
-        """What attention takes on this device."""
+    def mask(self, purpose: str = "") -> Tensor | DocumentMasks | BlockMask:
+        """What attention takes on this device. Masks that one pass needs beside each other have a `purpose` each."""
         if self.documents_RL.is_cuda:
-            return self.block_mask()
+            return self.block_mask(purpose)
         return self.dense() if self.documents_RL.shape[1] <= SHORT_ROW else self.by_document()
 
 
 @functools.lru_cache(maxsize=16)
-def _standing(device: str, num_rows: int, length: int) -> tuple[Visible, _Rule]:
+def _standing(purpose: str, device: str, num_rows: int, length: int) -> tuple[Visible, _Rule]:
     """Tensors that stay where they are, to be filled for each batch, and the rule that reads them."""
     numbers = {name: torch.zeros(num_rows, length, dtype=torch.long, device=device) for name in ("documents", "blocks")}
     is_open_RL = torch.zeros(num_rows, length, dtype=torch.bool, device=device)

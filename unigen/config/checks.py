@@ -38,6 +38,10 @@ def check(config: Config) -> None:
         training.lora is None or config.stage in ROW_STAGES,
         f"training.lora needs stage {', '.join(ROW_STAGES)}, not {config.stage}",
     )
+    _require(
+        training.loss_kernel == "chunked" or config.stage in ("pretrain", "sft"),
+        f"training.loss_kernel is {training.loss_kernel}, which stage {config.stage} does not use; drop it",
+    )
     if config.stage == "dpo":
         _check_dpo(config)
 

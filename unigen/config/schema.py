@@ -221,6 +221,9 @@ class TrainingConfig:
     min_mask_ratio: float = 0.0
     image_softmax: Literal["full", "codes"] = "full"
     """Softmax of the masked-token loss over the whole vocabulary, as the paper's code, or over the codes alone."""
+    loss_kernel: Literal["chunked", "liger"] = "chunked"
+    """Of pretrain and sft: `liger` takes liger-kernel's fused linear cross-entropy (extra `liger`) on CUDA, with one process or
+    DDP."""
     recompute: Literal["none", "selective", "full", "auto"] = "none"
     """Activations computed again in the backward pass: none, all but matrix products and attention, whole layers; `auto` takes
     the first of these with which the memory formula fits the GPU."""

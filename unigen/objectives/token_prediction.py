@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unigen.objectives.cross_entropy import linear_cross_entropy
+from unigen.objectives.loss_kernels import LossKernel
 
 
 def token_prediction_loss(
@@ -19,6 +20,7 @@ def token_prediction_loss(
     weights_T: Tensor,
     code_rows: slice,
     image_softmax: Literal["full", "codes"] = "full",
+    kernel: LossKernel = linear_cross_entropy,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the cross-entropies at supervised positions, and the loss of each.
 
@@ -29,14 +31,12 @@ def token_prediction_loss(
         a float32 scalar with gradient and the losses (T,) without.
     """
     if image_softmax == "full":
-        return linear_cross_entropy(hidden_TD, output_embedding_VD, targets_T, weights_T)
+        return kernel(hidden_TD, output_embedding_VD, targets_T, weights_T)
     is_code_T = (targets_T >= code_rows.start) & (targets_T < code_rows.stop)
     codes, words = is_code_T.nonzero()[:, 0], (~is_code_T).nonzero()[:, 0]
-    code_total, code_losses = linear_cross_entropy(
+    code_total, code_losses = kernel(
         hidden_TD[codes], output_embedding_VD[code_rows], targets_T[codes] - code_rows.start, weights_T[codes]
     )
-    word_total, word_losses = linear_cross_entropy(
-        hidden_TD[words], output_embedding_VD, targets_T[words], weights_T[words]
-    )
+    word_total, word_losses = kernel(hidden_TD[words], output_embedding_VD, targets_T[words], weights_T[words])
     losses_T = torch.zeros_like(weights_T).index_copy(0, codes, code_losses).index_copy(0, words, word_losses)
     return code_total + word_total, losses_T

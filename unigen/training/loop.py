@@ -84,6 +84,8 @@ class Trainer:
         self.time_limit = TimeLimit.of(config.experiment, os.environ, time.time())
         if self.accelerator.is_main_process:
             self._begin_folder()
+        if self.backend.is_sharded:
+            _refuse_what_needs_whole_weights(config)
         self.stage = build_stage(config, self.accelerator.device).train()  # loaded models come in eval mode
         freeze(self.stage, config.training.freeze)
         self.recompute = resolve_recompute(
@@ -92,18 +94,12 @@ class Trainer:
         set_recompute(self.stage, self.recompute)
         mixture, self.num_steps = self._data()
         self.loader = self._open_loader(mixture)
-        if config.optimizer.name == "muon" and self.backend.is_sharded:
-            raise ConfigError(
-                "optimizer.name is muon, which needs whole weights on a rank; take adamw with FSDP or DeepSpeed"
-            )
         self.backend.prepare(self.stage, lambda stage: build_optimizer(stage, config.optimizer))
         if config.training.compile == "blocks":
             compile_blocks(self.stage, self.backend.name)
         self.stage.begin(RunStart(self.output_dir, self.num_steps, self.backend, lambda: self._open_loader(mixture)))
         self._peak_rates = [group["lr"] for group in self.backend.optimizer.param_groups]
         decay = config.training.ema_decay
-        if decay and self.backend.is_sharded:
-            raise ConfigError("training.ema_decay needs whole weights on a rank; set it to null with FSDP or DeepSpeed")
         self.ema = Ema(self.stage, decay) if decay else None
         self.state = TrainState()
         self.speed = SpeedMeter()
@@ -287,6 +283,18 @@ class Trainer:
             **self.checkpoints.metrics(),
             **self.loader.faults.summary(),
         }
+
+
+def _refuse_what_needs_whole_weights(config: Config) -> None:
+    """What cannot run where a backend splits weights or state."""
+    chosen = {
+        "optimizer.name is muon": (config.optimizer.name == "muon", "take adamw"),
+        "training.loss_kernel is liger": (config.training.loss_kernel == "liger", "take chunked"),
+        "training.ema_decay is set": (config.training.ema_decay is not None, "set it to null"),
+    }
+    for what, (is_chosen, remedy) in chosen.items():
+        if is_chosen:
+            raise ConfigError(f"{what}, which needs whole weights on a rank; {remedy} with FSDP or DeepSpeed")
 
 
 class _Window:

@@ -27,6 +27,8 @@ from unigen.models.cost import training_flops
 from unigen.models.image_tokenizers.registry import ImageTokenizer
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
+from unigen.objectives.cross_entropy import linear_cross_entropy
+from unigen.objectives.loss_kernels import LossKernel
 from unigen.sequence.layout import Document, text
 from unigen.sequence.templates.unigen import UnigenTemplate
 from unigen.sequence.visibility import BLOCK_LENGTH
@@ -78,11 +80,13 @@ class PretrainStage(Stage):
         image_tokenizer: ImageTokenizer,
         vision_tower: VisionTower | None,
         origins: Origins,
+        loss_kernel: LossKernel = linear_cross_entropy,
     ) -> None:
         """`model` may be wrapped in a PeftModel, which passes everything through."""
         super().__init__()
         self.model = model
         self._origins = origins
+        self._loss_kernel = loss_kernel
         self._config = config
         self._tokenizer = tokenizer
         self._frozen = (image_tokenizer, vision_tower)  # in a tuple, so that they are no submodules
@@ -122,7 +126,7 @@ class PretrainStage(Stage):
         return fill_codes(batch, image_codes(self._frozen[0], batch.code_images), self._vocabulary)
 
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-        return row_losses(self.model, batch, scales, self._config.training.image_softmax)
+        return row_losses(self.model, batch, scales, self._config.training.image_softmax, self._loss_kernel)
 
     def directly_read_parameters(self) -> Sequence[nn.Parameter]:
         return (self.model.llm.lm_head.weight,)  # by the loss

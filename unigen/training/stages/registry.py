@@ -23,6 +23,7 @@ from unigen.models.language import language_config, load_language_model
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
+from unigen.objectives.loss_kernels import find_loss_kernel
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.dpo import DpoStage
 from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
@@ -100,6 +101,7 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
             "training.lora trains an adapter over a checkpoint, but model.pretrained is null; name the checkpoint, or drop "
             "training.lora"
         )
+    loss_kernel = find_loss_kernel(config.training.loss_kernel, device)
     origins = _origins(config)
     image_tokenizer = load_image_tokenizer(origins.image_tokenizer, device)
     tower_folder = origins.vision_tower if config.stage != "dpo" else None
@@ -114,7 +116,7 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
     if config.stage == "dpo":
         return _dpo_stage(config, model, device, (tokenizer, image_tokenizer, tower, origins))
     kind = SftStage if tower is not None else PretrainStage
-    return kind(config, as_trained(model, config), tokenizer, image_tokenizer, tower, origins)
+    return kind(config, as_trained(model, config), tokenizer, image_tokenizer, tower, origins, loss_kernel)
 
 
 def _dpo_stage(config: Config, model: UniGen, device: torch.device, parts: tuple[Any, ...]) -> DpoStage:

@@ -13,6 +13,8 @@ from torch import Tensor
 from unigen.config.schema import TASKS
 from unigen.data.batch import Batch
 from unigen.models.unigen import UniGen
+from unigen.objectives.cross_entropy import linear_cross_entropy
+from unigen.objectives.loss_kernels import LossKernel
 from unigen.objectives.token_prediction import token_prediction_loss
 
 
@@ -25,7 +27,11 @@ def supervised_states(model: UniGen, batch: Batch) -> Tensor:
 
 
 def row_losses(
-    model: UniGen, batch: Batch, scales: Mapping[str, float], image_softmax: Literal["full", "codes"] = "full"
+    model: UniGen,
+    batch: Batch,
+    scales: Mapping[str, float],
+    image_softmax: Literal["full", "codes"] = "full",
+    kernel: LossKernel = linear_cross_entropy,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum over tasks of scale * sum of losses, with gradient; and the plain sum of each task of `scales`, without.
 
@@ -41,6 +47,7 @@ def row_losses(
         scale_of_task[tasks_T],
         slice(model.config.code_offset, model.config.mask_token_id),
         image_softmax,
+        kernel,
     )
     sums = torch.zeros(len(TASKS), device=losses_T.device).index_add(0, tasks_T, losses_T)
     return total, {task: sums[index] for index, task in enumerate(TASKS) if task in scales}

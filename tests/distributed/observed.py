@@ -73,7 +73,7 @@ def _whole_size(parameter: Any) -> int:
 
 
 def _optimizer_values(optimizer: Any) -> int:
-    averages = [state["exp_avg"] for state in optimizer.state.values()]
+    averages = [state.get("exp_avg", state.get("momentum_buffer")) for state in optimizer.state.values()]
     return sum((one.to_local() if isinstance(one, DTensor) else one).numel() for one in averages)
 
 

@@ -190,3 +190,34 @@ def test_a_step_that_is_no_number_is_skipped_by_all_ranks(name: str, tiny_world:
     assert outcome.codes[0] == 2, outcome.output[-3000:]
     assert "step 2: the loss is not finite" in outcome.output
     assert "training.max_non_finite_steps=2" in outcome.output
+
+
+def test_muon_under_ddp_steps_as_one_process_does(tiny_world: TinyWorld, folder: Path) -> None:
+    words = ("optimizer.name=muon", "training.steps=2")
+    expected = alone(tiny_world.config(folder / "muon_one", "sft", **SECTIONS), *words)
+    config = tiny_world.config(folder / "muon_two", "sft", **SECTIONS)
+    outcome = start_ranks("multi_gpu.yaml", 2, folder / "muon.txt", "train", config, *words)
+    assert outcome.codes == [0, 0], outcome.output[-3000:]
+    run = folder / "muon_two" / "run"
+    assert [rank["world_size"] for rank in facts(run)] == [2, 2]
+    assert metrics(run)[0]["loss/total"] == pytest.approx(expected.lines[0]["loss/total"], abs=1e-5)
+    found = weights(run)
+    for name, tensor in expected.weights.items():
+        # Muon makes its steps orthogonal in bfloat16, so another order of sums may leave more of a step than with AdamW.
+        assert (found[name] - tensor).abs().max() < 5e-2 * LEARNING_RATE, name
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "said"),
+    [
+        ("fsdp2", "optimizer.name=muon", "optimizer.name is muon, which needs whole weights on a rank; take adamw"),
+        ("zero2", "training.loss_kernel=liger", "training.loss_kernel is liger, which needs whole weights on a rank"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_where_they_are_split(
+    name: str, word: str, said: str, tiny_world: TinyWorld, folder: Path
+) -> None:
+    config = tiny_world.config(folder / word, "sft", **SECTIONS)
+    outcome = start_ranks(f"{name}.yaml", 2, folder / f"{word}.txt", "train", config, word)
+    assert 2 in outcome.codes, outcome.output[-3000:]
+    assert said in outcome.output

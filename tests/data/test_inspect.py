@@ -79,12 +79,18 @@ def test_bad_records_are_named_and_captions_are_not_markup(tiny_world: TinyWorld
     assert "<script>alert(1)</script>" in "".join(text for _, text in pieces(page)), "and they are shown as they are"
 
 
-def test_a_stage_without_rows_says_so(
-    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("stage", ["tokenizer", "vision"])
+def test_stages_of_single_images_show_them_with_their_captions(
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
-    config = tiny_world.config(tmp_path, "tokenizer")
-    assert main(["data", "inspect", str(config), "--output", str(tmp_path / "rows.html")]) == 2
-    assert "has no rows" in capsys.readouterr().err
+    page = inspect(tiny_world.config(tmp_path, stage), tmp_path / "images.html", "--num-rows", "3", "--json")
+    facts = json.loads(capsys.readouterr().out)
+    figures = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="[^"]+"><figcaption>(.*?)<small>', page)
+    assert len(figures) == 3
+    has_caption = [caption.endswith("<br>") and len(caption) > 10 for caption in figures]
+    assert has_caption == [stage == "vision"] * 3, "the tokenizer's stage reads no captions"
+    assert "32 x 32 pixels" in page
+    assert facts["samples"]["t2i"] >= 3
 
 
 def test_no_weights_are_needed(tiny_world: TinyWorld, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 """`unigen data`: write the shapes world, look at a configuration's rows."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,34 +35,41 @@ def shapes(output: Path, seed: int, num_images: int, num_question_images: int, r
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
 @click.argument("overrides", metavar="[key=value ...]", nargs=-1)
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="HTML file to write.")
-@click.option("--num-rows", default=8, show_default=True, type=click.IntRange(min=1), help="Packed rows to show.")
+@click.option(
+    "--num-rows", default=8, show_default=True, type=click.IntRange(min=1), help="Packed rows, or images, to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(config_file: str, overrides: tuple[str, ...], output: Path, num_rows: int, as_json: bool) -> None:
     """Show the first rows that CONFIG.yaml trains on: tokens, targets, who sees whom, images, bad records.
 
-    Reads the data and the text tokenizer, but no weights.
+    Of the stages tokenizer and vision the first images, with their captions. Reads the data and the text tokenizer, but no
+    weights.
     """
+    from unigen.config.schema import ROW_STAGES
     from unigen.data.inspect import page_facts, read_step, write_page
+    from unigen.data.inspect_images import write_image_page
     from unigen.data.sources import open_mixture
-    from unigen.training.stages.registry import build_row_preparer
+    from unigen.training.stages.registry import build_image_preparer, build_row_preparer
 
     config = load_config(config_file, overrides)
-    preparer = build_row_preparer(config)
-    step = read_step(
-        open_mixture(config.data, config.experiment.seed, config.model),
+    title = f"{config.experiment.name}: what {config_file} trains on"
+    mixture = open_mixture(config.data, config.experiment.seed, config.model)
+    read = partial(
+        read_step,
+        mixture,
         config.training.samples_per_step,
-        preparer,
         lanes=config.data.lanes,
         seed=config.experiment.seed,
         shuffle_block=config.data.shuffle_block,
     )
-    page = write_page(
-        step,
-        preparer.template.tokenizer,
-        title=f"{config.experiment.name}: what {config_file} trains on",
-        tokens_per_row=config.training.tokens_per_row,
-        num_rows=num_rows,
-    )
+    if config.stage in ROW_STAGES:
+        preparer = build_row_preparer(config)
+        step = read(preparer)
+        tokens = config.training.tokens_per_row
+        page = write_page(step, preparer.template.tokenizer, title=title, tokens_per_row=tokens, num_rows=num_rows)
+    else:
+        step = read(build_image_preparer(config))
+        page = write_image_page(step, title=title, num_images=num_rows)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
     click.echo(json.dumps({"output": str(output), **page_facts(step)}) if as_json else f"wrote {output}")

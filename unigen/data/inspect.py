@@ -221,7 +221,7 @@ def _see_segment(
 def _images(seen: SeenSample) -> Iterator[tuple[str, str]]:
     """The images of a record; beside one that is drawn, what of it the model is shown."""
     for number, raw in enumerate(seen.raw.images):
-        yield _uri(_enlarged(raw)), f"as it was read, {raw.width} × {raw.height}"
+        yield data_uri(enlarged(raw)), f"as it was read, {raw.width} × {raw.height}"
         if number < len(seen.sample.code_images):
             image = seen.sample.code_images[number]
             assert isinstance(image.content, Tensor), "an image that was read is no codes"
@@ -230,10 +230,10 @@ def _images(seen: SeenSample) -> Iterator[tuple[str, str]]:
             if image.mask_I is None:
                 if raw.size == (side, side):
                     continue
-                yield _uri(_enlarged(Image.fromarray(pixels))), f"as it is encoded, {side} × {side}"
+                yield data_uri(enlarged(Image.fromarray(pixels))), f"as it is encoded, {side} × {side}"
             else:
                 hidden = f"{int(image.mask_I.sum())} of {len(image.mask_I)} codes hidden"
-                yield _uri(_enlarged(Image.fromarray(_with_mask(pixels, image.mask_I)))), hidden
+                yield data_uri(enlarged(Image.fromarray(_with_mask(pixels, image.mask_I)))), hidden
 
 
 def _with_mask(pixels_HW3: np.ndarray, mask_I: np.ndarray) -> np.ndarray:
@@ -245,7 +245,7 @@ def _with_mask(pixels_HW3: np.ndarray, mask_I: np.ndarray) -> np.ndarray:
     return np.where(is_hidden_HW[..., None], grey_HW3, pixels_HW3)
 
 
-def _enlarged(image: Image.Image) -> Image.Image:
+def enlarged(image: Image.Image) -> Image.Image:
     """About `IMAGE_SIDE` pixels a side; small images keep their hard pixels."""
     factor = IMAGE_SIDE / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
@@ -264,8 +264,8 @@ def _visibility_picture(batch: Batch, row: Sequence[SeenSample]) -> str:
     scale = max(1, round(PICTURE_SIDE / len(is_padding_L)))
     image = Image.fromarray(picture.astype(np.uint8))
     if scale > 1:
-        return _uri(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST))
-    return _uri(
+        return data_uri(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST))
+    return data_uri(
         image.resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX) if image.width > PICTURE_SIDE else image
     )
 
@@ -279,7 +279,8 @@ def _css_colours() -> dict[str, str]:
     return {kind.value: f"rgb{colour}" for kind, colour in COLOURS.items()}
 
 
-def _uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """The image as a PNG that stands in the page itself."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

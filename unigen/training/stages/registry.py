@@ -3,6 +3,8 @@
 
 import copy
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +16,10 @@ from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
 from unigen.config.folders import find_config, find_model, find_tokenizer, weights_hash
 from unigen.config.schema import ROW_STAGES, Config
-from unigen.data.preparation import PairPreparer, RowPreparer
+from unigen.data.batch import Sample
+from unigen.data.draws import Draws
+from unigen.data.preparation import ImagePreparer, PairPreparer, RowPreparer
+from unigen.data.sample import RawSample
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.adapters import AdapterBase
 from unigen.models.checkpoints import load_tokenizer, load_unigen
@@ -49,12 +54,9 @@ def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
     """What makes the rows of a stage that trains on rows, from configurations and the text tokenizer: no weights are needed.
 
     Raises:
-        CheckpointError, ConfigError: a folder that is missing or does not fit, or a stage without rows.
+        CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
-    if config.stage not in ROW_STAGES:
-        raise ConfigError(
-            f"stage {config.stage} trains on single images, it has no rows; look at stage {' or '.join(ROW_STAGES)}"
-        )
+    assert config.stage in ROW_STAGES, "the others have no rows"
     wanted, root = config.model, config.data.root
     image_tokenizer = build_image_tokenizer(find_config(wanted.image_tokenizer, root))
     tower_name = wanted.vision_tower if config.stage != "dpo" else None
@@ -65,6 +67,26 @@ def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
     describe_model(described, config, vocabulary.code_offset, image_tokenizer)
     rows = row_preparer(config, described, tokenizer, vocabulary, tower)
     return PairPreparer(rows, config.dpo.pairing) if config.stage == "dpo" else rows
+
+
+def build_image_preparer(config: Config) -> Callable[[RawSample, Draws], Sample]:
+    """What makes the images of a stage of single images, as `target_image` to be looked at; no weights are needed.
+
+    Raises:
+        CheckpointError, ConfigError: a folder that is missing or is no SigLIP.
+    """
+    if config.stage == "tokenizer":
+        return ImagePreparer(config.model.image_resolution)
+    assert config.model.vision_tower is not None, "the configuration's check asks for it"
+    tower = VisionTower.from_config(find_config(config.model.vision_tower, config.data.root))
+    if tower.is_naflex:
+        raise ConfigError(f"stage vision trains models of type siglip, but {config.model.vision_tower} is NaFlex")
+
+    def prepare(raw: RawSample, draws: Draws) -> Sample:
+        pixels_3HW = tower.preprocess(raw.images[0]).pixel_values
+        return replace(ImagePreparer(1)(raw, draws), target_image=pixels_3HW, caption=raw.text)
+
+    return prepare
 
 
 def _tokenizer_stage(config: Config, device: torch.device) -> Stage:

@@ -22,20 +22,60 @@ def command() -> None:
 @click.option("--data-root", default="unigen_data", show_default=True, help="Where checkpoints are kept.")
 @click.option("--tie", default="keep", show_default=True, type=click.Choice(list(TIES)), help="One embedding or two.")
 @click.option("--language-model", help="Qwen2 folder that a released checkpoint is to name.  [found by its sizes]")
+@click.option("--generation-branch", help="UniFork: checkpoint of the same origin whose generation branch to take.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def model(
-    source: str, output: Path, to: Any, data_root: str, tie: str, language_model: str | None, as_json: bool
+    source: str,
+    output: Path,
+    to: Any,
+    data_root: str,
+    tie: str,
+    language_model: str | None,
+    generation_branch: str | None,
+    as_json: bool,
 ) -> None:
-    """Rewrite the UniGen checkpoint SOURCE, released or ours, without changing a bit of its weights.
+    """Rewrite the checkpoint SOURCE, released or ours, without changing a bit of its weights.
 
-    `ours` is config.json, safetensors, tokenizer and model card; `released` is config.json and pytorch_model.bin. An adapter
-    becomes a whole model.
+    `ours` is config.json, safetensors, tokenizer and model card; `released` is config.json and pytorch_model.bin (UniGen alone).
+    An adapter becomes a whole model. Of two UniFork checkpoints that were tuned apart, SOURCE for understanding and
+    --generation-branch for generation, one is made that has both branches.
     """
+    from unigen.config.folders import find_model
+    from unigen.models.unifork_checkpoints import holds_unifork
+
+    folder = find_model(source, data_root)
+    if holds_unifork(folder):
+        _convert_unifork(folder, output, to, data_root, generation_branch, tie=tie, language_model=language_model)
+    else:
+        _convert_unigen(source, output, to, data_root, generation_branch, tie=tie, language_model=language_model)
+    click.echo(json.dumps({"output": str(output), "format": to}) if as_json else f"wrote {output}")
+
+
+def _convert_unifork(
+    folder: Path, output: Path, to: str, data_root: str, generation_branch: str | None, **unigen_only: str | None
+) -> None:
+    from unigen.errors import ConfigError
+    from unigen.models.unifork_conversion import convert_unifork
+
+    given = [name for name, value in unigen_only.items() if value not in (None, "keep")]
+    if to != "ours" or given:
+        wrong = "--to released" if to != "ours" else f"--{given[0].replace('_', '-')}"
+        raise ConfigError(f"{folder} is a UniFork checkpoint, which {wrong} does not serve; give --to ours alone")
+    convert_unifork(folder, output, data_root, generation_branch)
+
+
+def _convert_unigen(
+    source: str, output: Path, to: Any, data_root: str, generation_branch: str | None, **options: Any
+) -> None:
+    from unigen.errors import ConfigError
     from unigen.models.conversion import convert_model
 
-    chosen: Any = TIES[tie]
-    convert_model(source, output, to, data_root=data_root, tie=chosen, language_model=language_model)
-    click.echo(json.dumps({"output": str(output), "format": to}) if as_json else f"wrote {output}")
+    if generation_branch is not None:
+        raise ConfigError(
+            f"{source} is no UniFork checkpoint, so it has no generation branch; drop --generation-branch"
+        )
+    chosen: Any = TIES[options["tie"]]
+    convert_model(source, output, to, data_root=data_root, tie=chosen, language_model=options["language_model"])
 
 
 @command.command()

@@ -14,12 +14,12 @@ from PIL import Image
 
 from tests.evaluation.oracle import Oracle
 from unigen.config.evaluation import BestOfNConfig, DpgConfig, DrawingConfig
+from unigen.data.ranks import Ranks
 from unigen.data.shapes.detector import detect
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.job import DrawnPrompt, Job, Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.run import evaluate
 from unigen.evaluation.tables import scores
 from unigen.evaluation.verifier_quality import area_under_curve, balanced_accuracy, verifier_quality

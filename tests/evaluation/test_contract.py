@@ -10,12 +10,12 @@ import pytest
 from tests.evaluation.oracle import Oracle
 from unigen.cli.main import main
 from unigen.config.evaluation import DpgConfig, DrawingConfig
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import BENCHMARKS, find_benchmarks, require_support
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.families import IMAGES, UNIGEN, family_of
 from unigen.evaluation.job import Job, Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.released_layout import link_released_names
 from unigen.evaluation.run import evaluate
 

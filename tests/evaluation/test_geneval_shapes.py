@@ -13,6 +13,7 @@ import pytest
 
 from tests.evaluation.oracle import Oracle
 from unigen.config.evaluation import DrawingConfig
+from unigen.data.ranks import Ranks
 from unigen.data.shapes.prompts import geneval_prompts
 from unigen.data.shapes.render import render
 from unigen.errors import EvaluationError
@@ -20,7 +21,6 @@ from unigen.evaluation.benchmarks import BENCHMARKS, find_benchmarks
 from unigen.evaluation.geneval_shapes import judge_image, score_verdicts
 from unigen.evaluation.job import Job, Options
 from unigen.evaluation.prompt_scenes import scene_for
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.records import read_records
 from unigen.evaluation.run import evaluate
 

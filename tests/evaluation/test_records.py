@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from unigen.data.manifest import open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.items import expand
-from unigen.evaluation.manifest import open_run
 from unigen.evaluation.records import RecordWriter, read_records, require_complete
 from unigen.generation.png import is_whole_image, write_png
 

@@ -11,11 +11,11 @@ import pytest
 
 from tests.evaluation.oracle import Oracle
 from unigen.cli.main import main
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.job import Options
 from unigen.evaluation.page import duration
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.report import write_report
 from unigen.evaluation.run import evaluate
 from unigen.evaluation.run_folder import RunFolder

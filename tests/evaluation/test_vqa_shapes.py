@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.evaluation.oracle import Oracle
+from unigen.data.ranks import Ranks
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.job import Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.run import Outcome, evaluate
 from unigen.evaluation.vqa_shapes import exchanged, majority, normalised
 

@@ -122,10 +122,10 @@ def command(
     **_settings: Any,
 ) -> int:
     from unigen.config.load import load_evaluation
+    from unigen.data.ranks import Ranks
     from unigen.evaluation.benchmarks import find_benchmarks
     from unigen.evaluation.comparison import labels_of, write_comparison
     from unigen.evaluation.job import Options
-    from unigen.evaluation.ranks import Ranks
     from unigen.evaluation.released_layout import link_released_names
     from unigen.evaluation.run import evaluate
 

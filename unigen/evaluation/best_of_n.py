@@ -18,12 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from unigen.data.manifest import open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.items import expand
 from unigen.evaluation.job import DrawingBenchmark, DrawnPrompt, Job
-from unigen.evaluation.manifest import open_run
 from unigen.evaluation.verifier_quality import verifier_quality
 from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection, write_lines
 from unigen.generation.maskgit import MaskGitSettings

@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
+from unigen.data.json_files import write_json
 from unigen.errors import EvaluationError
 from unigen.evaluation.page import render
-from unigen.evaluation.records import write_json
 from unigen.evaluation.run import RESULTS_NAME, read_results
 from unigen.evaluation.tables import Score, partial_benchmarks, score_table
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unigen.data.manifest import file_hash, open_run
 from unigen.data.shapes.detector import detect
 from unigen.data.shapes.render import render
 from unigen.evaluation.families import IMAGES, UNIGEN
@@ -19,7 +20,6 @@ from unigen.evaluation.geneval.drawing import draw_prompts, drawn_prompts, lay_o
 from unigen.evaluation.geneval.summary import Graded, estimate_tags, present_tags, summarise
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import DrawnPrompt, Job
-from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.prompt_scenes import scene_for
 from unigen.evaluation.tokenizer_quality import score_tokenizer
 from unigen.rewards.geneval_rules import judge

@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 
 from unigen.config.evaluation import EvaluationConfig
+from unigen.data.ranks import Ranks
 from unigen.evaluation.items import Item, share
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.records import read_records, require_complete
 from unigen.generation.pipeline import Pipeline, load_pipeline
 from unigen.generation.steps import Decoding

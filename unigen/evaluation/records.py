@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.data.json_files import read_json, write_json
 from unigen.data.ledger import LedgerWriter, read_ledger
 from unigen.errors import EvaluationError
 from unigen.evaluation.items import Item
-
-__all__ = ["RecordWriter", "read_json", "read_records", "require_complete", "write_json"]
 
 
 class RecordWriter:

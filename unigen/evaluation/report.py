@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from unigen.data.json_files import write_json
 from unigen.environment import git_commit, inspect_machine, package_versions
 from unigen.evaluation import showcase
 from unigen.evaluation.figures import loss_curves, score_chart
 from unigen.evaluation.page import render
-from unigen.evaluation.records import write_json
 from unigen.evaluation.run_folder import RunFolder
 from unigen.evaluation.tables import DRAWING, READING, score_table, scores
 

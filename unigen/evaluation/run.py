@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unigen.data.json_files import read_json, write_json
+from unigen.data.manifest import now, surroundings
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.job import Benchmark, Job, Options
-from unigen.evaluation.manifest import now, surroundings
-from unigen.evaluation.ranks import Ranks
-from unigen.evaluation.records import read_json, write_json
 from unigen.generation.pipeline import Pipeline
 
 RESULTS_NAME = "results.json"

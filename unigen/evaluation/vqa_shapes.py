@@ -15,11 +15,11 @@ import numpy as np
 
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
+from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.families import UNIGEN
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
-from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.records import RecordWriter, read_records
 from unigen.evaluation.statistics import Estimate, clustered, estimate
 from unigen.generation.pipeline import AskRequest

@@ -14,11 +14,11 @@ from tests.evaluation.dpg.conftest import PROMPTS, ROWS
 from tests.evaluation.painter import Painter, painted, verdict
 from unigen.config.evaluation import DpgConfig
 from unigen.data.ledger import read_ledger
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.job import Job, Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.run import Outcome, evaluate
 from unigen.generation.pipeline import Pipeline
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.evaluation.painter import Painter
 from unigen.config.evaluation import DpgConfig
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.dpg.mplug import answer_in_own_environment
 from unigen.evaluation.job import Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.run import evaluate
 
 PIPELINES = """

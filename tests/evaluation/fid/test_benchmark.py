@@ -17,12 +17,12 @@ from PIL import Image
 from tests.evaluation.fid.test_statistics import plain_distance
 from tests.evaluation.painter import Painter, painted
 from unigen.config.evaluation import FidConfig, MjhqFidConfig
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.fid import benchmark, features, mjhq
 from unigen.evaluation.job import Job, Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.run import Outcome, evaluate
 
 pytest.importorskip("torch_fidelity", reason="FID needs the extra eval")

@@ -13,13 +13,13 @@ from PIL import Image
 from tests.evaluation.geneval.judges import ToldColors, ToldDetector, instance, write_clip
 from tests.evaluation.painter import Painter
 from unigen.config.evaluation import GenevalConfig
+from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.geneval import benchmark as module
 from unigen.evaluation.geneval.benchmark import Geneval
 from unigen.evaluation.geneval.judge import ImageJudge, JudgeFiles, thresholds_of
 from unigen.evaluation.job import Job, Options
-from unigen.evaluation.ranks import Ranks
 from unigen.evaluation.records import read_records
 from unigen.evaluation.run import evaluate
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.answers import TileQuestion, ask, read_answers, tile_questions, write_questions
 from unigen.evaluation.dpg.grid import make_grid
@@ -23,7 +24,6 @@ from unigen.evaluation.drawings import draw_items, drawing_record, images_root, 
 from unigen.evaluation.families import IMAGES, UNIGEN
 from unigen.evaluation.items import Item, expand
 from unigen.evaluation.job import DrawnPrompt, Job
-from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.places import find_benchmark_file
 from unigen.evaluation.records import RecordWriter, read_records
 from unigen.generation.png import is_whole_image, write_png

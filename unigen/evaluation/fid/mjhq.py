@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
 from unigen.evaluation.families import IMAGES, UNIGEN
@@ -18,7 +19,6 @@ from unigen.evaluation.fid.benchmark import compare, extract_reference, load_ext
 from unigen.evaluation.fid.features import Picture, chunks_of, extract, files_hash, is_done
 from unigen.evaluation.items import Item, expand
 from unigen.evaluation.job import Job
-from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.records import RecordWriter, read_records
 
 SET = Path("datasets", "MJHQ-30K")

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from unigen.data.json_files import read_json, write_json
+from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import images_root
 from unigen.evaluation.families import IMAGES, UNIGEN
@@ -33,9 +35,8 @@ from unigen.evaluation.geneval.self_test import self_test
 from unigen.evaluation.geneval.summary import Graded, summarise
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import DrawnPrompt, Job
-from unigen.evaluation.manifest import file_hash, open_run
 from unigen.evaluation.places import find_benchmark_file
-from unigen.evaluation.records import RecordWriter, read_json, read_records, write_json
+from unigen.evaluation.records import RecordWriter, read_records
 
 PROMPTS_FILE = "geneval/prompts/evaluation_metadata.jsonl"
 RESULTS_NAME, SELF_TEST_NAME = "results.jsonl", "self_test.json"

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from unigen.config.folders import weights_hash
+from unigen.data.manifest import file_hash
 from unigen.errors import EvaluationError
 from unigen.evaluation.geneval.classes import CLASS_NAMES
 from unigen.evaluation.geneval.folders import load_whole
 from unigen.evaluation.geneval.mask2former_weights import load_openmmlab
 from unigen.evaluation.geneval.pixels import prepare
 from unigen.evaluation.geneval.postprocess import Instance, find_instances
-from unigen.evaluation.manifest import file_hash
 
 OPENMMLAB_FILES = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco*.pth"
 META_FOLDER = "mask2former-swin-small-coco-instance"

@@ -33,7 +33,7 @@ unigen annotate candidates --prompts "$quickstart/datasets/prompts/train.jsonl" 
   "${of[@]}" "${drawing[@]}"
 unigen annotate answers --questions "$notes/questions.jsonl" --images "$notes/images" --output "$notes/answers.jsonl" --judge detector
 unigen annotate pairs --answers "$notes/answers.jsonl" --images "$notes/images" --output "$notes/pairs.jsonl" \
-  --pairs-per-prompt 3 --min-margin 0.01
+  --pairs-per-prompt 3 --min-margin 0.01 --min-chosen-score 1
 unigen annotate cotv --answers "$notes/answers.jsonl" --images "$notes/images" --output "$notes/think.jsonl"
 
 evaluate "$quickstart/sft" geneval_shapes "$run/sft/evaluation"

@@ -10,7 +10,8 @@ from unigen.annotation.judges.judge import Reply, Request
 from unigen.annotation.prompts import Prompt
 from unigen.annotation.questions import JudgedQuestions, RuleQuestions, parse_questions
 from unigen.annotation.step import Done, Failed
-from unigen.rewards.rating_text import parse_think, think_answer
+from unigen.rewards.rating_text import parse_think
+from unigen.sequence.templates.rating import think_answer
 
 K = TypeVar("K")
 

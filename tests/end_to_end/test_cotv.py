@@ -10,7 +10,8 @@ from PIL import Image
 from tests.tiny import tiny_unigen
 from tests.world import TinyWorld, metrics, train
 from unigen.cli.main import main
-from unigen.rewards.rating_text import think_answer, think_prompt
+from unigen.rewards.rating_text import think_prompt
+from unigen.sequence.templates.rating import think_answer
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/shapes/cotv.yaml"
 PROMPT = "a photo of a red circle"

@@ -4,17 +4,16 @@
 import pytest
 
 from unigen.rewards.rating_text import (
-    RATING_PROMPTS,
     Verdict,
     Verdicts,
     outcome_prompt,
     parse_leading,
     parse_think,
     rule_prompt,
-    think_answer,
     think_prompt,
     think_so_far,
 )
+from unigen.sequence.templates.rating import RATING_PROMPTS, think_answer
 
 QUESTIONS = ["Is there a cat?", "Are there exactly two dogs?"]
 

@@ -15,7 +15,8 @@ from unigen.annotation.judges.judge import reason_of
 from unigen.annotation.step import Done, Failed, Line, StepWithoutFiles, Unit
 from unigen.annotation.verdicts import RatedImage, RatedPrompt, relative_to
 from unigen.errors import DataError
-from unigen.rewards.rating_text import think_answer, think_prompt
+from unigen.rewards.rating_text import think_prompt
+from unigen.sequence.templates.rating import think_answer
 
 Choice = tuple[RatedPrompt, RatedImage]
 

@@ -9,21 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-THINK_START, THINK_END = "<think_start>", "<think_end>"
-ANSWER_START, ANSWER_END = "<answer_start>", "<answer_end>"
-RATING_PROMPTS = {
-    "outcome": (
-        "This image was generated from the prompt: {context}\n"
-        "Does the image show accurately what the prompt says? Please answer yes or no."
-    ),
-    "think": (
-        "This image was generated from the prompt: {context}\n"
-        "Step by step, ask visual questions about object classes, counts, colors and spatial relations, each answered Yes or "
-        f"No, between {THINK_START} and {THINK_END}. Then write Yes if all are Yes, else No, between {ANSWER_START} and "
-        f"{ANSWER_END}."
-    ),
-    "rule": "{context} Please answer yes or no.",
-}
+from unigen.sequence.templates.rating import ANSWER_END, ANSWER_START, RATING_PROMPTS, THINK_END, THINK_START, yes_or_no
 
 _LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _PAIR = re.compile(r"([^?]*\?)\s*(yes|no)\b", re.IGNORECASE)
@@ -73,20 +59,9 @@ def rule_prompt(question: str) -> str:
     return RATING_PROMPTS["rule"].format(context=question)
 
 
-def think_answer(questions: Sequence[str], answers: Sequence[bool]) -> str:
-    """What a model should write to `think_prompt`; `parse_think` reads it back.
-
-    Args:
-        questions: each ends with its only question mark.
-    """
-    assert questions
-    asked = "; ".join(f"{question} {_word(is_yes)}" for question, is_yes in zip(questions, answers, strict=True))
-    return f"{THINK_START} {asked} {THINK_END} {ANSWER_START} {_word(all(answers))} {ANSWER_END}"
-
-
 def think_so_far(verdicts: Sequence[Verdict], question: str) -> str:
     """The beginning of such an answer, up to a question that is to be answered next."""
-    before = "".join(f"{verdict.question} {_word(verdict.is_yes)}; " for verdict in verdicts)
+    before = "".join(f"{verdict.question} {yes_or_no(verdict.is_yes)}; " for verdict in verdicts)
     return f"{THINK_START} {before}{question}"
 
 
@@ -113,7 +88,3 @@ def parse_leading(question: str, text: str) -> Verdicts:
 
 def _between(text: str, start: str, end: str) -> str:
     return text.partition(start)[2 if start in text else 0].partition(end)[0]
-
-
-def _word(is_yes: bool) -> str:
-    return "Yes" if is_yes else "No"

@@ -27,7 +27,7 @@ from unigen.data.shapes.scene import TAGS, Scene, sample_scene
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 NUM_SHARDS = 16
 NUM_TEXT_FILES = 4
@@ -49,7 +49,7 @@ class WorldSize:
     num_question_images: int = 9_000
     num_text_lines: int = 20_000
     num_held_out_questions: int = 400
-    vocab_size: int = 512
+    vocab_size: int = 640
 
 
 def write_world(output_dir: Path, *, seed: int, size: WorldSize | None = None) -> dict[str, Any]:

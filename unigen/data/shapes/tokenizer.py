@@ -11,6 +11,7 @@ from unigen.data.captions import load_prompts
 from unigen.data.shapes.captions import long_caption, short_caption
 from unigen.data.shapes.questions import QuestionBook
 from unigen.data.shapes.scene import TAGS, Scene, sample_scene
+from unigen.sequence.templates.rating import RATING_PROMPTS, think_answer
 from unigen.sequence.templates.unigen import SYSTEM_MESSAGE
 
 PAD_TOKEN = "<|endoftext|>"
@@ -28,17 +29,19 @@ _NUM_CORPUS_LINES = 3000
 
 
 def corpus(seed: int, num_lines: int) -> Iterator[str]:
-    """Lines of every kind of text of this world: captions short (worded like prompts) and long, questions, answers, requests."""
+    """Lines of every kind of text of this world: captions short (worded like prompts) and long, questions, answers, requests,
+    ratings."""
     rng = np.random.default_rng([seed, 0])
     book = QuestionBook()
     requests = [*load_prompts("short"), *load_prompts("long")]
     for index in range(num_lines):
         scene = sample_scene(TAGS[index % len(TAGS)], rng)
         request = requests[index % len(requests)]
-        yield "\n".join([short_caption(scene, rng), long_caption(scene, rng), _chat(scene, book, rng), request])
+        captions = [short_caption(scene, rng), long_caption(scene, rng)]
+        yield "\n".join([*captions, _chat(scene, book, rng), request, _rating(scene)])
 
 
-def train_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast:
     """Train the tokenizer on this world's texts; always the same for the same `vocab_size`.
 
     Any text encodes and decodes without loss. `vocab_size` is an upper limit: this world may not need so many words.
@@ -66,3 +69,9 @@ def train_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
 def _chat(scene: Scene, book: QuestionBook, rng: np.random.Generator) -> str:
     turns = [f"user\n{asked.question}\nassistant\n{asked.answer}" for asked in book.ask(scene, 2, rng)]
     return "\n".join(["system", SYSTEM_MESSAGE, *turns])
+
+
+def _rating(scene: Scene) -> str:
+    questions = [f"is there a {thing.color} {thing.shape}?" for thing in scene.objects]
+    answers = [index % 2 == 0 for index in range(len(questions))]
+    return f"{RATING_PROMPTS['think'].format(context='')}\n{think_answer(questions, answers)}"

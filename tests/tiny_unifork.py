@@ -132,3 +132,24 @@ def released_unifork(folder: Path, model: UniFork | None = None, dtype: torch.dt
     torch.save(state, folder / "pytorch_model.bin")
     text.save_pretrained(folder)
     return folder
+
+
+def save_tiny_rqvae(folder: Path, side: int = 32) -> Path:
+    """An image tokenizer of `side` pixels to 4 x 4 positions of 3 codes."""
+    patch = side // 4
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        config = RqVaeSiglipConfig(
+            siglip_config={**VISION, "image_size": side, "patch_size": patch},
+            codebook_size=20,
+            depth=3,
+            latent_channels=4,
+            base_channels=4,
+            channel_multipliers=[1] * patch.bit_length(),
+            res_blocks=1,
+            attention_resolutions=[4],
+            norm_groups=4,
+            resolution=side,
+        )
+        RqVaeSiglip(config).save_pretrained(folder)
+    return folder

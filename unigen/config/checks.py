@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
-from unigen.config.schema import RECORD_FORMATS, ROW_STAGES, TASKS, TASKS_OF_FORMAT, Config
+from unigen.config.schema import RECORD_FORMATS, ROW_STAGES, TASKS, TASKS_OF_FORMAT, Config, ForkConfig
 from unigen.errors import ConfigError
 
 
@@ -22,8 +22,9 @@ def check(config: Config) -> None:
     training = config.training
     unknown = sorted(set(config.experiment.trackers) - {"tensorboard", "wandb"})
     _require(not unknown, f"experiment.trackers has {unknown}; choose from tensorboard, wandb")
+    _check_family(config)
     _require(
-        config.stage != "sft" or config.model.vision_tower is not None,
+        config.stage != "sft" or config.model.family != "unigen" or config.model.vision_tower is not None,
         "stage sft reads images through a vision tower, but model.vision_tower is null; name its folder",
     )
     _require(
@@ -44,6 +45,36 @@ def check(config: Config) -> None:
     )
     if config.stage == "dpo":
         _check_dpo(config)
+
+
+def _check_family(config: Config) -> None:
+    """Keys that a family would never read are refused, like unknown ones."""
+    model, training = config.model, config.training
+    if model.family == "unigen":
+        _require(model.fork == ForkConfig(), "model.fork is UniFork's, but model.family is unigen; drop it")
+        return
+    _require(
+        config.stage in ("pretrain", "sft"),
+        f"stage {config.stage} does not train model.family=unifork; drop model.family",
+    )
+    foreign = {
+        "model.vision_tower": model.vision_tower is not None,
+        "model.task_token_first": model.task_token_first,
+        "model.projector_depth": model.projector_depth != 2,
+        "training.lora": training.lora is not None,
+        "training.image_softmax": training.image_softmax != "full",
+        "training.mask_schedule": training.mask_schedule != "cosine",
+        "training.min_mask_ratio": training.min_mask_ratio != 0,
+        "training.validation.every": training.validation.every != 0,
+    }
+    for key, is_wrong in foreign.items():
+        _require(not is_wrong, f"{key} means nothing for model.family=unifork; drop it")
+    tasks = {"generation": {"t2i"}, "understanding": {"mmu", "lm"}, "both": {"t2i", "mmu", "lm"}}[model.fork.branches]
+    for task, count in training.samples_per_step.items():
+        _require(
+            count == 0 or task not in TASKS or task in tasks,
+            f"training.samples_per_step.{task} is {count}, but model.fork.branches is {model.fork.branches}; set it to 0",
+        )
 
 
 def _check_dpo(config: Config) -> None:

@@ -67,9 +67,41 @@ class ExperimentConfig:
 
 
 @dataclass(frozen=True)
+class DepthTransformerConfig:
+    """What turns a state of UniFork's generation branch into the codes of an image position."""
+
+    attention_width: int = 3584
+    """Width of its attention; the language model's own width takes a fifth of the parameters."""
+    num_heads: int = 32
+    num_layers: int = 6
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class ForkConfig:
+    """UniFork: where the layers part into branches, and what its rows look like."""
+
+    branches: Literal["both", "understanding", "generation"] = "both"
+    """One of them alone makes an expert of one task."""
+    num_shared_layers: int | None = None
+    """Layers that both tasks run through: 0 is a mixture of transformers, all of them the fully shared model; null takes half."""
+    num_understanding_layers: int | None = None
+    """Layers of the understanding branch; null takes the rest of the language model's."""
+    num_generation_layers: int | None = None
+    """Layers of the generation branch; null takes the rest of the language model's."""
+    depth_transformer: DepthTransformerConfig = field(default_factory=DepthTransformerConfig)
+    draw_format: Literal["bare", "opened", "conversation"] = "conversation"
+    """What stands around a caption that is drawn: nothing, `<|im_start|>` before it, or USER and ASSISTANT."""
+    read_format: Literal["caption", "plain", "conversation"] = "conversation"
+    """What stands around questions and answers: nothing but the answer, plain lines, or USER and ASSISTANT."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    family: Literal["unigen"] = "unigen"
+    family: Literal["unigen", "unifork"] = "unigen"
     """Which family of models."""
+    fork: ForkConfig = field(default_factory=ForkConfig)
+    """UniFork alone. Of a checkpoint in `pretrained` its own numbers of layers and its depth transformer are kept."""
     pretrained: str | None = None
     """A checkpoint of this family to start from; null starts from `language_model`."""
     language_model: str = "Qwen2.5-1.5B-Instruct"

@@ -80,6 +80,8 @@ class Batch:
     feature_slots_K: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     features_KF: Tensor | None = None
     """What the vision tower made of `feature_images`, once it has."""
+    codes_NIP: Tensor | None = None
+    """What the image tokenizer made of `code_images`, where positions have several codes (P depths)."""
     supervised_T: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     """Flat positions that have a target, known before the codes are: so no device has to be asked for them."""
     pairs_P2: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.long))

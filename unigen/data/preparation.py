@@ -17,6 +17,7 @@ from unigen.data.images import square_pixels
 from unigen.data.sample import RawSample, Turn
 from unigen.sequence.layout import Document, Segment
 from unigen.sequence.mask_schedule import draw_mask
+from unigen.sequence.templates.unifork import UniForkTemplate
 from unigen.sequence.templates.unigen import RowTooLongError, UnigenTemplate
 
 
@@ -30,13 +31,14 @@ class VisionPreparation:
 
 @dataclass(frozen=True)
 class RowPreparer:
-    """Makes UniGen's rows; called in the loader's workers."""
+    """Makes the rows of UniGen and UniFork; called in the loader's workers."""
 
-    template: UnigenTemplate
+    template: UnigenTemplate | UniForkTemplate
     image_resolution: int
     prompt_drop_prob: float
-    mask_schedule: str
-    min_mask_ratio: float
+    mask_schedule: str | None = None
+    """How many codes of a drawn image are hidden; None where each is predicted from those before it."""
+    min_mask_ratio: float = 0.0
     vision: VisionPreparation | None = None
     num_crops: int = 1
     """Squares of an image that goes into codes, of which a visit draws one."""
@@ -56,9 +58,11 @@ class RowPreparer:
 
     def _draw(self, raw: RawSample, draws: Draws) -> Sample:
         is_dropped = draws.generator("prompt drop").uniform() < self.prompt_drop_prob
-        mask_I = draw_mask(
-            draws.generator("mask"), self.template.num_image_codes, self.mask_schedule, self.min_mask_ratio
-        )
+        mask_I = None
+        if self.mask_schedule is not None:
+            mask_I = draw_mask(
+                draws.generator("mask"), self.template.num_image_codes, self.mask_schedule, self.min_mask_ratio
+            )
         (content,) = self._code_contents(raw, draws)
         image = CodeImage(content, mask_I)
         return self._sample(raw, self.template.draw("" if is_dropped else raw.text, supervised=True), (image,))
@@ -82,6 +86,7 @@ class RowPreparer:
 
     def _read_features(self, raw: RawSample, vision: VisionPreparation) -> Sample:
         seen = tuple(vision.preprocess(image) for image in raw.images)
+        assert isinstance(self.template, UnigenTemplate), "UniFork reads through its image tokenizer"
         segments = self.template.read_features(_exchanges(raw.turns), [vision.num_features(one) for one in seen])
         return self._sample(raw, segments, feature_images=seen)
 
@@ -104,7 +109,7 @@ class PairPreparer:
     """`shared`: both rows come of the same draws. `released`: each has draws of its own."""
 
     @property
-    def template(self) -> UnigenTemplate:
+    def template(self) -> UnigenTemplate | UniForkTemplate:
         return self.rows.template
 
     def __call__(self, raw: RawSample, draws: Draws) -> Sample:

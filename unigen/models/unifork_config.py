@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal
 
 from transformers import PretrainedConfig, Qwen2Config
@@ -89,6 +90,13 @@ class UniForkConfig(PretrainedConfig):
         """How many layers of its own a branch has."""
         return getattr(self, f"num_{branch}_layers")
 
+    def path_config(self, branch: Branch) -> Qwen2Config:
+        """Of the plain Qwen2 that the shared layers and those of a branch make."""
+        path = copy.deepcopy(self.llm_config)
+        path.num_hidden_layers = self.num_shared_layers + self.branch_layers(branch)
+        path.layer_types = path.layer_types[: path.num_hidden_layers]
+        return path
+
     @property
     def depth_sizes(self) -> DepthTransformerSizes:
         return DepthTransformerSizes(**(self.depth_transformer or {}))
@@ -107,6 +115,11 @@ class UniForkConfig(PretrainedConfig):
     def end_of_image_id(self) -> int:
         """Stands for the connector's second vector."""
         return self.llm_config.vocab_size + 1
+
+    @property
+    def num_text_ids(self) -> int:
+        """The whole vocabulary: image codes have no ids."""
+        return self.llm_config.vocab_size
 
     @property
     def row_length(self) -> int:

@@ -58,6 +58,11 @@ class UniGenConfig(PretrainedConfig):
         return self.code_offset + self.codebook_size
 
     @property
+    def num_text_ids(self) -> int:
+        """Text and task tokens of the vocabulary; the rest are image codes."""
+        return self.code_offset
+
+    @property
     def row_length(self) -> int:
         """The longest row: text, image codes and three tokens around them."""
         return self.max_text_tokens + self.num_image_codes + 3

@@ -4,13 +4,11 @@
 Legend: R rows, L positions, D width, K feature slots, F feature size.
 """
 
-import copy
-
 import torch
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from unigen.models.language import hidden_states
+from unigen.models.language import hidden_states, use_our_attention
 from unigen.models.unifork import UniFork
 from unigen.models.unifork_config import Branch
 from unigen.sequence.visibility import Visible
@@ -18,10 +16,7 @@ from unigen.sequence.visibility import Visible
 
 def plain_qwen2(model: UniFork, branch: Branch) -> Qwen2ForCausalLM:
     """A Qwen2 of the shared layers and those of a branch, with its norm (and the model's output embedding, if it has one)."""
-    config = copy.deepcopy(model.config.llm_config)
-    config.num_hidden_layers = model.config.num_shared_layers + model.config.branch_layers(branch)
-    config.layer_types = ["full_attention"] * config.num_hidden_layers
-    plain = Qwen2ForCausalLM(config)
+    plain = Qwen2ForCausalLM(use_our_attention(model.config.path_config(branch)))
     plain.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
     plain.model.norm.load_state_dict(model.branch_norm(branch).state_dict())
     layers = [*model.shared_layers, *model.branch_layers(branch)]

@@ -74,16 +74,16 @@ def plan_run(config: Config, mfu: float) -> RunPlan:
         kind = choose_recompute(models, "ddp", GPU_BYTES)
         models.config = config = replace(config, training=replace(config.training, recompute=kind))
     load, flops, steps = step_load(models), step_flops(models), _num_steps(config)
-    needs, unigen = memory_per_gpu(models, load), models.unigen_config
+    needs, rows = memory_per_gpu(models, load), models.row_config
     days = None if steps is None else steps * flops["total"] / (H200_BFLOAT16_FLOPS * mfu) / SECONDS_PER_DAY
     return RunPlan(
         name=config.experiment.name,
         stage=config.stage,
         num_gpus=config.training.num_gpus,
         parameters=_parameters(models),
-        vocabulary_size=None if unigen is None else unigen.llm_config.vocab_size,
-        text_ids=None if unigen is None else unigen.code_offset,
-        row_length=None if unigen is None else unigen.row_length,
+        vocabulary_size=None if rows is None else rows.llm_config.vocab_size,
+        text_ids=None if rows is None else rows.num_text_ids,
+        row_length=None if rows is None else rows.row_length,
         samples_per_step={task: count for task, count in config.training.samples_per_step.items() if count},
         rows_per_step=load.rows,
         tokens_per_step=load.tokens,

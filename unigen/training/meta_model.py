@@ -2,7 +2,7 @@
 """The models of a configuration on the meta device: sizes without weights, from config.json files alone."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,15 @@ from unigen.models.cost import count_parameters
 from unigen.models.discriminator import PatchDiscriminator
 from unigen.models.image_tokenizers.registry import AnyTokenizer, build_image_tokenizer
 from unigen.models.language import language_config
+from unigen.models.unifork import UniFork
+from unigen.models.unifork_config import UniForkConfig
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import TASK_TOKENS, Vocabulary
 from unigen.training.optimizer import freeze
 from unigen.training.stages.registry import as_trained, describe_model
+from unigen.training.stages.unifork_registry import describe_unifork, unifork_config
 
 STAND_INS = "dry_run.json"
 """Beside a shipped config.json of a language model: how many entries its text tokenizer has, and the shipped image tokenizer
@@ -36,7 +39,7 @@ class MetaModels:
     config: Config
     image_tokenizer: AnyTokenizer | None = None
     vision_tower: VisionTower | None = None
-    language_model: UniGen | None = None
+    language_model: UniGen | UniFork | None = None
     siglip: SiglipModel | None = None
     discriminator: PatchDiscriminator | None = None
     parameters: dict[str, int] = field(default_factory=dict)
@@ -51,7 +54,8 @@ class MetaModels:
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     @property
-    def unigen_config(self) -> UniGenConfig | None:
+    def row_config(self) -> UniGenConfig | UniForkConfig | None:
+        """Of the model that rows go through."""
         return None if self.language_model is None else self.language_model.config
 
 
@@ -93,12 +97,41 @@ def _siglip(config: Config) -> SiglipModel:
 
 
 def _add_row_models(models: MetaModels) -> None:
-    wanted, config = models.config.model, models.config
-    stand_ins = _stand_ins(wanted.language_model)
+    wanted, stand_ins = models.config.model, _stand_ins(models.config.model.language_model)
     models.image_tokenizer = build_image_tokenizer(
         _folder(models, wanted.image_tokenizer, stand_ins, "image_tokenizer")
     )
     models.image_tokenizer.requires_grad_(False)
+    {"unigen": _add_unigen, "unifork": _add_unifork}[wanted.family](models, stand_ins)
+
+
+def _add_unifork(models: MetaModels, stand_ins: dict[str, object]) -> None:
+    config, image_tokenizer = models.config, models.image_tokenizer
+    assert image_tokenizer is not None
+    words = _tokenizer_size(
+        config.model.text_tokenizer or config.model.language_model, config.data.root, extended=False
+    )
+    try:
+        sizes = unifork_config(config, image_tokenizer, words or 0)
+    except CheckpointError:
+        if config.model.pretrained is None:
+            raise
+        models.notes.append(f"{config.model.pretrained} is not here; sizes are those of {config.model.language_model}")
+        without = replace(config, model=replace(config.model, pretrained=None))
+        sizes = unifork_config(without, image_tokenizer, words or 0)
+    describe_unifork(sizes, config, image_tokenizer)
+    with torch.device("meta"):
+        model = UniFork(sizes)
+    heads = {"connector": count_parameters(model.model.mm_projector)}
+    if sizes.has("generation"):
+        heads["depth_transformer"] = count_parameters(model.depth_transformer)
+    models.parameters |= {"language_model": count_parameters(model) - sum(heads.values()), **heads}
+    models.language_model = model
+
+
+def _add_unigen(models: MetaModels, stand_ins: dict[str, object]) -> None:
+    wanted, config = models.config.model, models.config
+    assert models.image_tokenizer is not None
     tower = None
     if wanted.vision_tower:
         tower = VisionTower.from_config(_folder(models, wanted.vision_tower, stand_ins, "vision_tower"), "meta")

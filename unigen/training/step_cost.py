@@ -22,9 +22,12 @@ from unigen.models.cost import (
     vision_tower_flops,
 )
 from unigen.models.image_tokenizers.registry import AnyTokenizer
+from unigen.models.unifork import UniFork
+from unigen.models.unigen import UniGenConfig
 from unigen.objectives.cross_entropy import LOGITS_PER_CHUNK
 from unigen.sequence.mask_schedule import masked_ratio
 from unigen.training.compilation import find_layers
+from unigen.training.fork_cost import fork_flops
 from unigen.training.meta_model import MetaModels
 from unigen.training.optimizer import is_hidden_matrix
 
@@ -56,12 +59,12 @@ def rows_per_sample(config: Config) -> int:
 
 
 def step_load(models: MetaModels) -> StepLoad:
-    training, unigen, factor = models.config.training, models.unigen_config, rows_per_sample(models.config)
+    training, rows, factor = models.config.training, models.row_config, rows_per_sample(models.config)
     samples = factor * sum(training.samples_per_step.values())
     per_gpu = factor * math.ceil(samples / factor / training.num_gpus)
-    if unigen is None:
+    if rows is None:
         return StepLoad(samples, samples, min(per_gpu, training.rows_per_micro_batch), 0, 0)
-    length = unigen.row_length
+    length = rows.row_length
     samples_per_row = training.tokens_per_row // length
     rows_per_gpu = math.ceil(per_gpu / samples_per_row)
     rows_at_once = min(rows_per_gpu, training.rows_per_micro_batch)
@@ -85,20 +88,20 @@ def _vision_stage_flops(models: MetaModels) -> dict[str, float]:
 
 
 def _row_stage_flops(models: MetaModels) -> dict[str, float]:
-    factor, unigen = rows_per_sample(models.config), models.unigen_config
+    factor, rows = rows_per_sample(models.config), models.row_config
     samples = {task: factor * count for task, count in models.config.training.samples_per_step.items()}
-    assert unigen is not None
+    assert rows is not None
     assert models.image_tokenizer is not None
-    tower, length, total = models.vision_tower, unigen.row_length, sum(samples.values())
-    cost = LanguageModelCost(unigen.llm_config)
+    coded = sum(samples.get(task, 0) for task in ("t2i", "mmu") if _encodes_images(models, task))
+    encoding = coded * encode_on_meta(models.image_tokenizer, rows.image_resolution).flops
+    if isinstance(models.language_model, UniFork):
+        return {**fork_flops(models.language_model, samples), "image_tokenizer": encoding}
+    tower, length, total = models.vision_tower, rows.row_length, sum(samples.values())
+    cost = LanguageModelCost(rows.llm_config)
     logits = sum(count * _logits_of(task, models) for task, count in samples.items())
     read = samples.get("mmu", 0)
-    coded = sum(samples.get(task, 0) for task in ("t2i", "mmu") if _encodes_images(models, task))
     forward = cost.forward_flops(total * length**2, total * length, logits)
-    flops = {
-        "language_model": 3 * forward,
-        "image_tokenizer": coded * encode_on_meta(models.image_tokenizer, unigen.image_resolution).flops,
-    }
+    flops = {"language_model": 3 * forward, "image_tokenizer": encoding}
     if models.config.stage == "dpo":
         flops["reference_model"] = forward
     if tower is not None:
@@ -115,8 +118,8 @@ def _encodes_images(models: MetaModels, task: str) -> bool:
 
 def _logits_of(task: str, models: MetaModels) -> float:
     """Classes of all supervised positions of a full row: the masked codes of a drawing row, else everything after the images."""
-    unigen, training = models.unigen_config, models.config.training
-    assert unigen is not None
+    unigen, training = models.row_config, models.config.training
+    assert isinstance(unigen, UniGenConfig)
     vocabulary = unigen.llm_config.vocab_size
     if task == "t2i":
         classes = vocabulary if training.image_softmax == "full" else unigen.codebook_size
@@ -168,10 +171,12 @@ def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
         "moving_average": 4 * count_parameters(parts) if training.ema_decay else 0,
         "activations": _activation_bytes(models, load),
     }
-    unigen = models.unigen_config
-    if unigen is not None:
-        head = unigen.llm_config.vocab_size * unigen.llm_config.hidden_size
-        matrices = LanguageModelCost(unigen.llm_config).matrix_parameters + head
+    rows = models.row_config
+    if rows is not None:
+        head = rows.llm_config.vocab_size * rows.llm_config.hidden_size
+        matrices = LanguageModelCost(rows.llm_config).matrix_parameters + head
+        if isinstance(models.language_model, UniFork):  # which has more layers than a row goes through
+            matrices = count_parameters(models.language_model)
         needs["reference_model"] = 4 * models.parameters.get("reference_model", 0)
         encoders = [part for part in (models.image_tokenizer, models.vision_tower) if part is not None]
         needs["bfloat16_weights"] = 2 * matrices if training.precision == "bfloat16" else 0
@@ -221,12 +226,12 @@ def _gathered_bytes(models: MetaModels) -> int:
 
 
 def _activation_bytes(models: MetaModels, load: StepLoad) -> int:
-    training, unigen = models.config.training, models.unigen_config
-    if unigen is None:
+    training, rows = models.config.training, models.row_config
+    if rows is None:
         one = _auto_encode(models) if models.config.stage == "tokenizer" else _contrast(models)
         return one.kept_bytes * load.rows_per_micro_batch
-    cost = LanguageModelCost(unigen.llm_config)
+    cost = LanguageModelCost(rows.llm_config)
     kept = cost.activation_bytes_per_token(training.precision, training.recompute)
     if training.recompute != "none":  # one layer is computed again at a time
-        kept += cost.activation_bytes_per_token(training.precision, "none") // unigen.llm_config.num_hidden_layers
+        kept += cost.activation_bytes_per_token(training.precision, "none") // rows.llm_config.num_hidden_layers
     return kept * load.tokens_per_micro_batch

@@ -12,7 +12,7 @@ from accelerate import init_empty_weights
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from torch import nn
-from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
+from transformers import SiglipConfig, SiglipModel
 
 from unigen.config.folders import find_config, find_model, find_tokenizer, weights_hash
 from unigen.config.schema import ROW_STAGES, Config
@@ -31,10 +31,12 @@ from unigen.models.weights import read_config
 from unigen.objectives.loss_kernels import find_loss_kernel
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.dpo import DpoStage
+from unigen.training.stages.parts import image_positions, require_room, text_tokenizer
 from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
 from unigen.training.stages.sft import SftStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.tokenizer import TokenizerStage
+from unigen.training.stages.unifork_registry import build_unifork_preparer, build_unifork_stage
 from unigen.training.stages.vision import VisionStage
 
 
@@ -45,7 +47,7 @@ def build_stage(config: Config, device: torch.device) -> Stage:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     torch.manual_seed(config.experiment.seed)
-    rows = {"unigen": _row_stage}[config.model.family]
+    rows = {"unigen": _row_stage, "unifork": build_unifork_stage}[config.model.family]
     builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
     return builders[config.stage](config, device)
 
@@ -57,11 +59,13 @@ def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     assert config.stage in ROW_STAGES, "the others have no rows"
+    if config.model.family == "unifork":
+        return build_unifork_preparer(config)
     wanted, root = config.model, config.data.root
     image_tokenizer = build_image_tokenizer(find_config(wanted.image_tokenizer, root))
     tower_name = wanted.vision_tower if config.stage != "dpo" else None
     tower = VisionTower.from_config(find_config(tower_name, root)) if tower_name else None
-    tokenizer = _text_tokenizer(config)
+    tokenizer = text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
     described = UniGenConfig()
     describe_model(described, config, vocabulary.code_offset, image_tokenizer)
@@ -128,7 +132,7 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
     image_tokenizer = load_image_tokenizer(origins.image_tokenizer, device)
     tower_folder = origins.vision_tower if config.stage != "dpo" else None
     tower = VisionTower.load(tower_folder, device) if tower_folder else None
-    tokenizer = _text_tokenizer(config)
+    tokenizer = text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
     model = _model(config, vocabulary)
     describe_model(model.config, config, vocabulary.code_offset, image_tokenizer)
@@ -167,17 +171,6 @@ def _origins(config: Config) -> Origins:
     )
 
 
-def _text_tokenizer(config: Config) -> PreTrainedTokenizerBase:
-    wanted, root = config.model, config.data.root
-    if wanted.text_tokenizer:
-        return load_tokenizer(find_tokenizer(wanted.text_tokenizer, root))
-    if wanted.pretrained:
-        folder = find_model(wanted.pretrained, root)
-        if (folder / "tokenizer.json").is_file():
-            return load_tokenizer(folder)
-    return load_tokenizer(find_model(wanted.language_model, root))
-
-
 def _model(config: Config, vocabulary: Vocabulary) -> UniGen:
     wanted, root, tie = config.model, config.data.root, config.model.tie_word_embeddings
     if wanted.pretrained:
@@ -204,20 +197,13 @@ def describe_model(model: UniGenConfig, config: Config, code_offset: int, image_
     Raises:
         ConfigError: images that do not split into codes, or rows that are longer than those that samples are packed into.
     """
-    resolution, factor = config.model.image_resolution, image_tokenizer.downsample_factor
-    if resolution % factor:
-        raise ConfigError(f"model.image_resolution is {resolution}; the image tokenizer needs a multiple of {factor}")
     model.code_offset, model.codebook_size = code_offset, image_tokenizer.codebook_size
-    model.image_resolution, model.num_image_codes = resolution, (resolution // factor) ** 2
+    model.image_resolution = config.model.image_resolution
+    model.num_image_codes = image_positions(config, image_tokenizer.downsample_factor)
     model.max_text_tokens, model.task_token_first = config.model.max_text_tokens, config.model.task_token_first
     model.image_tokenizer = config.model.image_tokenizer
     assert math.isqrt(model.num_image_codes) ** 2 == model.num_image_codes
-    if config.training.tokens_per_row < model.row_length:
-        raise ConfigError(
-            f"training.tokens_per_row is {config.training.tokens_per_row}, but a sample can have {model.row_length} tokens "
-            f"(model.max_text_tokens={model.max_text_tokens} + {model.num_image_codes} codes + 3); "
-            f"set training.tokens_per_row={model.row_length} or more"
-        )
+    require_room(config, model.row_length, model.num_image_codes)
     if config.stage == "dpo" and config.training.rows_per_micro_batch == 1:
         pair = 2 * model.row_length
         if config.training.tokens_per_row < pair:

@@ -27,7 +27,7 @@ from unigen.data.shapes.scene import TAGS, Scene, sample_scene
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST_NAME = "manifest.json"
 NUM_SHARDS = 16
 NUM_TEXT_FILES = 4
@@ -37,7 +37,7 @@ _TURNS_PER_IMAGE = 3
 # Which colour belongs to which of two objects takes far longer to learn than one object does.
 _ROUND_OF_TAGS = (*TAGS, "two_object", "position", "color_attr")
 DESCRIPTION_REQUEST = "Describe this image in detail."
-_DESCRIPTION_PERIOD = 3  # every third image of the conversations is described, the others are asked about
+_DESCRIPTION_PERIOD = 6  # every sixth image of the conversations is described, the others are asked about
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WorldSize:
 
     resolution: int = 32
     num_images: int = 20_000
-    num_question_images: int = 9_000
+    num_question_images: int = 15_000
     num_text_lines: int = 20_000
     num_held_out_questions: int = 400
     vocab_size: int = 640

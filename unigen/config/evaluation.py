@@ -21,6 +21,12 @@ class DrawingConfig:
     """Randomness of which codes are kept."""
     temperature_schedule: str | None = None
     """How the temperature falls over the steps: `compounding` (as released) or `linear`."""
+    top_k: int | None = None
+    """UniFork: choose among so many of the most probable codes; 0 takes all."""
+    top_p: float | None = None
+    """UniFork: choose among codes of this total probability."""
+    negative_prompt: str | None = None
+    """UniFork: what the unconditional rows say."""
 
     def given(self) -> dict[str, Any]:
         """The settings that differ from the family's defaults, as a pipeline takes them."""

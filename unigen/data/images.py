@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from unigen.data.faults import SampleRefused
 
+PAD_GREY = 127
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _PIXEL_VALUES = torch.arange(256, dtype=torch.float32).div_(255.0).sub_(0.5).div_(0.5).numpy()
 """What each value of a channel is in [-1, 1]: to look it up takes half as long as to compute it for every pixel."""
@@ -55,7 +56,19 @@ def square_pixels(image: Image.Image, resolution: int, crop: int = 0, num_crops:
     Returns:
         float32 tensor of shape (3, resolution, resolution).
     """
-    image = square(image, resolution, crop, num_crops)
+    return _pixels(square(image, resolution, crop, num_crops))
+
+
+def padded_pixels(image: Image.Image, resolution: int) -> torch.Tensor:
+    """Long side to `resolution` (bicubic), grey above and below or left and right, values in [-1, 1].
+
+    Returns:
+        float32 tensor of shape (3, resolution, resolution).
+    """
+    return _pixels(ImageOps.pad(image, (resolution, resolution), Image.Resampling.BICUBIC, color=(PAD_GREY,) * 3))
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
     values_CHW = np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
     return torch.from_numpy(_PIXEL_VALUES.take(values_CHW))
 

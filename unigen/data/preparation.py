@@ -13,7 +13,7 @@ from unigen.config.schema import TASKS
 from unigen.data.batch import CodeImage, Sample
 from unigen.data.draws import Draws
 from unigen.data.faults import SampleRefused
-from unigen.data.images import square_pixels
+from unigen.data.images import padded_pixels, square_pixels
 from unigen.data.sample import RawSample, Turn
 from unigen.sequence.layout import Document, Segment
 from unigen.sequence.mask_schedule import draw_mask
@@ -42,6 +42,8 @@ class RowPreparer:
     vision: VisionPreparation | None = None
     num_crops: int = 1
     """Squares of an image that goes into codes, of which a visit draws one."""
+    reads_padded: bool = False
+    """Whether images that are read are whole, padded to a square, instead of cropped."""
 
     def __call__(self, raw: RawSample, draws: Draws) -> Sample:
         try:
@@ -75,6 +77,8 @@ class RowPreparer:
             crops = draws.generator("crop").integers(self.num_crops, size=count).tolist()
         if raw.codes:
             return [codes_KI[crop] for codes_KI, crop in zip(raw.codes, crops, strict=True)]
+        if self.reads_padded and raw.task != "t2i":
+            return [padded_pixels(image, self.image_resolution) for image in raw.images]
         return [
             square_pixels(image, self.image_resolution, crop, self.num_crops)
             for image, crop in zip(raw.images, crops, strict=True)

@@ -10,7 +10,7 @@ UNIGEN = "unigen"
 IMAGES = "images"
 """Not a model but a folder of images that were drawn elsewhere (`--images`)."""
 FAMILIES = (UNIGEN, "unifork", "uae", IMAGES)
-NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": "unifork", "uae": "uae"}
+NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": "unifork", "llava_qwen2": "unifork", "uae": "uae"}
 
 
 def family_of(model: str | Path, data_root: str | Path) -> str:

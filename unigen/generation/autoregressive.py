@@ -6,6 +6,7 @@ Legend: B rows, L prompt columns, T columns behind a shared beginning, C columns
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +15,26 @@ from torch.nn import functional as F
 from unigen.data.batch import Batch
 from unigen.generation.cache import DecodingCache, Layers
 from unigen.generation.steps import Decoding, step_runner
-from unigen.models.unigen import UniGen
 from unigen.sequence.layout import PADDING
+
+
+class Reader(Protocol):
+    """What reads rows: the arguments of UniGen's forward pass, and an output embedding where it writes text."""
+
+    def __call__(
+        self,
+        input_ids_RL: Tensor,
+        positions_RL: Tensor,
+        mask: Any,
+        features_KF: Tensor | None = None,
+        feature_slots_K: Tensor | None = None,
+        cache: Any = None,
+    ) -> Any:
+        """Hidden states (R, L, D)."""
+
+    @property
+    def output_embedding_VD(self) -> Tensor:
+        """Over the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,7 @@ class ReadRows:
 
 
 @torch.no_grad()
-def read_rows(model: UniGen, batch: Batch, features_KF: Tensor | None, num_new: int = 0) -> ReadRows:
+def read_rows(model: Reader, batch: Batch, features_KF: Tensor | None, num_new: int = 0) -> ReadRows:
     """Read a batch that holds one document a row.
 
     Args:
@@ -76,7 +95,7 @@ def read_rows(model: UniGen, batch: Batch, features_KF: Tensor | None, num_new: 
 
 @torch.no_grad()
 def read_behind(
-    model: UniGen, rows: ReadRows, index_B: Tensor, texts: Sequence[Sequence[int]], num_new: int = 0
+    model: Reader, rows: ReadRows, index_B: Tensor, texts: Sequence[Sequence[int]], num_new: int = 0
 ) -> ReadRows:
     """Read a text behind row `index_B[b]` for each b: what several rows begin with is read once.
 
@@ -100,7 +119,7 @@ def read_behind(
 
 
 def write_text(
-    model: UniGen,
+    model: Reader,
     batch: Batch,
     features_KF: Tensor | None,
     stop_id: int,
@@ -116,7 +135,7 @@ def write_text(
 
 @torch.no_grad()
 def write_behind(
-    model: UniGen,
+    model: Reader,
     rows: ReadRows,
     stop_id: int,
     text_size: int,
@@ -137,7 +156,7 @@ def write_behind(
     lengths_B, device = rows.lengths_B, rows.ends_B.device
     stop_B = torch.full_like(lengths_B, stop_id)
     uniform_SB1 = _uniform(seeds, settings).to(device)
-    token_B = _choose(text_logits(model, rows.last_BD, text_size), settings, uniform_SB1[0])
+    token_B = choose(text_logits(model, rows.last_BD, text_size), settings, uniform_SB1[0])
     written, is_done_B = [token_B], token_B == stop_id
     fixed = (model, settings, text_size, rows.cache.layers, rows.is_column_BL, lengths_B, stop_B)
     advance = step_runner(_write_next, fixed, decoding, device, settings.max_new_tokens - 1)
@@ -153,7 +172,7 @@ def write_behind(
 
 
 def _write_next(
-    model: UniGen,
+    model: Reader,
     settings: TextSettings,
     text_size: int,
     layers: Layers,
@@ -171,12 +190,12 @@ def _write_next(
     is_seen_BC = F.pad(is_column_BL, (0, num_columns - width)) | ((columns_C >= width) & (columns_C <= width + step_1))
     cache = DecodingCache(num_columns, layers, width + step_1)
     hidden_B1D = model(token_B[:, None], (lengths_B + step_1)[:, None], is_seen_BC[:, None, None], cache=cache)
-    chosen_B = _choose(text_logits(model, hidden_B1D[:, 0], text_size), settings, uniform_B1)
+    chosen_B = choose(text_logits(model, hidden_B1D[:, 0], text_size), settings, uniform_B1)
     next_B = torch.where(is_done_B, stop_B, chosen_B)
     return next_B, is_done_B | (next_B == stop_B)
 
 
-def text_logits(model: UniGen, hidden_BD: Tensor, text_size: int) -> Tensor:
+def text_logits(model: Reader, hidden_BD: Tensor, text_size: int) -> Tensor:
     """Logits (B, V) in float32 over the ids of text alone."""
     return F.linear(hidden_BD, model.output_embedding_VD[:text_size]).float()
 
@@ -190,7 +209,8 @@ def _uniform(seeds: list[int], settings: TextSettings) -> Tensor:
     return torch.stack(rows, dim=1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _choose(logits_BV: Tensor, settings: TextSettings, uniform_B1: Tensor) -> Tensor:
+def choose(logits_BV: Tensor, settings: TextSettings, uniform_B1: Tensor) -> Tensor:
+    """One class of each row, by a number in (0, 1) each."""
     if settings.temperature == 0:
         return logits_BV.argmax(dim=-1)
     probs_BV = torch.softmax(_truncate(logits_BV / settings.temperature, settings), dim=-1)

@@ -9,7 +9,7 @@ Legend: B images, U prompts, P prompt columns, N slots of an image block, I code
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -99,7 +99,19 @@ def fix_and_remask(
     return codes_BI, confidence_BI >= cut_B1
 
 
-def guided(logits_RIC: Tensor, settings: MaskGitSettings) -> Tensor:
+class Guidance(Protocol):
+    """Settings of a way of drawing that has classifier-free guidance."""
+
+    @property
+    def guidance_scale(self) -> float:
+        """g in u + g (c - u)."""
+
+    @property
+    def has_guidance(self) -> bool:
+        """Whether there are unconditional rows."""
+
+
+def guided(logits_RIC: Tensor, settings: Guidance) -> Tensor:
     """Logits (B, I, C) from rows [conditional ...; unconditional ...], or from conditional rows alone."""
     if not settings.has_guidance:
         return logits_RIC

@@ -3,7 +3,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,26 @@ class Pipeline(ABC):
         return next(iter(self.ask_requests([AskRequest(question, seen, tuple(history))], **settings)))
 
 
+def settings_of(family: str, kind: type[Any], given: dict[str, Any]) -> Any:
+    """The settings of a way of drawing or writing.
+
+    Raises:
+        ConfigError: one that `kind` does not have.
+    """
+    known = {field.name for field in fields(kind)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigError(f"{family} does not know the setting {unknown[0]!r}; choose from {', '.join(sorted(known))}")
+    return kind(**given)
+
+
+def in_batches(requests: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """The requests in order, `size` at a time."""
+    iterator = iter(requests)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
 def default_device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -130,13 +151,15 @@ def load_pipeline(
         CheckpointError: no such model, or of no known family.
     """
     from unigen.config.folders import find_model
+    from unigen.generation.unifork import UniForkPipeline
     from unigen.generation.unigen import UnigenPipeline  # one entry a family, imported when it is asked for
     from unigen.models.weights import read_config
 
     folder = find_model(model, data_root)
     content = read_config(folder)
     kind = content.get("model_type") or content.get("_class_name")
-    families = {"unigen": UnigenPipeline, "UniGen": UnigenPipeline}
+    unigen, unifork = UnigenPipeline, UniForkPipeline
+    families: dict[Any, Any] = {"unigen": unigen, "UniGen": unigen, "unifork": unifork, "llava_qwen2": unifork}
     if kind not in families:
         raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(families)}")
     return families[kind].load(folder, data_root, torch.device(device) if device else default_device(), decoding)

@@ -5,9 +5,9 @@ Legend: B images, I codes of an image, K feature slots, F vision width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from unigen.config.folders import find_model, weights_hash
 from unigen.data.batch import CodeImage, Sample, collate, fill_codes
 from unigen.data.images import square_pixels
-from unigen.errors import ConfigError, DataError
+from unigen.errors import DataError
 from unigen.generation.autoregressive import (
     ReadRows,
     TextSettings,
@@ -30,7 +30,7 @@ from unigen.generation.autoregressive import (
     write_behind,
 )
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
-from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
+from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, in_batches, settings_of
 from unigen.generation.shared_reading import ReadingRow, answer_in_batches, images_key, share_beginnings
 from unigen.generation.steps import Decoding
 from unigen.generation.yes_no import yes_no_rows, yes_probability
@@ -113,9 +113,9 @@ class UnigenPipeline(Pipeline):
         num_codes = self.model.config.num_image_codes
         # A step that has no code left to fix would only draw the last one again.
         default_steps = min(MaskGitSettings.steps, num_codes)
-        chosen = _settings(MaskGitSettings, {"steps": default_steps, **settings})
+        chosen = settings_of("UniGen", MaskGitSettings, {"steps": default_steps, **settings})
         unconditional = self.template.draw_prompt("")
-        for batch in _batches(requests, batch_size):
+        for batch in in_batches(requests, batch_size):
             seeds = [request.seed for request in batch]
             noise = MaskGitNoise.from_seeds(seeds, chosen.steps, num_codes, self.model.device)
             prompts = [self.template.draw_prompt(request.prompt) for request in batch]
@@ -131,13 +131,13 @@ class UnigenPipeline(Pipeline):
 
     def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image]:
         found: list[Image.Image] = []
-        for batch in _batches(images, batch_size):
+        for batch in in_batches(images, batch_size):
             pixels_B3HW = torch.stack([self._pixels(image) for image in batch]).to(self.model.device)
             found += images_of(self.image_tokenizer.decode(self.image_tokenizer.encode(pixels_B3HW)))
         return found
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
-        chosen = _settings(TextSettings, settings)
+        chosen = settings_of("UniGen", TextSettings, settings)
 
         def answer(batch: list[AskRequest]) -> list[str]:
             groups = [[ReadingRow(row) for row in self._reading_rows(group)] for group in _by_images(batch)]
@@ -238,20 +238,6 @@ def images_of(pixels_B3HW: Tensor) -> list[Image.Image]:
     """Pixels about [-1, 1] to PIL images; values are truncated as the released code does."""
     values = ((pixels_B3HW.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
     return [Image.fromarray(np.ascontiguousarray(image)) for image in values.permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def _settings(kind: type[Any], given: dict[str, Any]) -> Any:
-    known = {field.name for field in fields(kind)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ConfigError(f"UniGen does not know the setting {unknown[0]!r}; choose from {', '.join(sorted(known))}")
-    return kind(**given)
-
-
-def _batches(requests: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(requests)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _by_images(requests: Sequence[AskRequest]) -> list[list[AskRequest]]:

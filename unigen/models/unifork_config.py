@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, Qwen2Config
 from unigen.errors import ConfigError
 from unigen.models.depth_transformer import DepthTransformerSizes
 from unigen.models.language import use_our_attention
+from unigen.sequence.templates.unifork import DrawFormat, ReadFormat
 
 Branch = Literal["understanding", "generation"]
 
@@ -38,6 +39,10 @@ class UniForkConfig(PretrainedConfig):
     """Positions of an image; each has as many codes as the depth transformer has depths."""
     image_resolution: int = 384
     max_text_tokens: int = 772
+    draw_format: DrawFormat = "conversation"
+    """What stands around a caption in the rows that it was trained on."""
+    read_format: ReadFormat = "conversation"
+    """What stands around questions and answers."""
     image_tokenizer: str = "image_tokenizer"
     """Folder of the image tokenizer, relative to this checkpoint's own folder or looked up by name."""
     tie_word_embeddings: bool = True

@@ -70,13 +70,17 @@ class UniForkTemplate:
             segments += [text(self._encode(asked)), text(self._answered(answer), supervision=Supervision.NEXT_TOKEN)]
         return self._whole([segment for segment in segments if segment.length])
 
-    def question(self, turns: Sequence[tuple[str, str]], question: str, num_images: int = 1) -> tuple[Segment, ...]:
-        """A reading row up to where the model is to answer, after earlier turns of question and answer."""
+    def question(
+        self, turns: Sequence[tuple[str, str]], question: str, num_images: int = 1, answer_start: str = ""
+    ) -> tuple[Segment, ...]:
+        """A reading row up to where the model is to answer, or to go on with the beginning of an answer; after earlier turns."""
         segments = self._opening(num_images)
-        for number, (asked, answer) in enumerate([*turns, (question, None)]):
+        for number, (asked, answer) in enumerate(turns):
             segments.append(text(self._encode(self._asked(asked, is_first=number == 0, num_images=num_images))))
-            if answer is not None:
-                segments.append(text(self._answered(answer)))
+            segments.append(text(self._answered(answer)))
+        asked = self._asked(question, is_first=not turns, num_images=num_images)
+        begun = f" {answer_start}" if answer_start and self.read_format == "conversation" else answer_start
+        segments += [text(self._encode(asked)), text(self._encode(begun))]
         return tuple(segment for segment in segments if segment.length)
 
     def plain(self, content: str) -> tuple[Segment, ...]:

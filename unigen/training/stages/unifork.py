@@ -20,6 +20,7 @@ from unigen.data.batch import Batch, Sample, collate, count_targets
 from unigen.data.draws import Draws
 from unigen.data.preparation import RowPreparer
 from unigen.data.sample import RawSample
+from unigen.generation.unifork import unifork_template
 from unigen.generation.unigen import image_codes
 from unigen.models.cost import LanguageModelCost
 from unigen.models.image_tokenizers.rqvae_siglip import RqVaeSiglip
@@ -31,7 +32,6 @@ from unigen.objectives.depth_prediction import depth_prediction_loss
 from unigen.objectives.loss_kernels import LossKernel
 from unigen.sequence.layout import IGNORED, Document, text
 from unigen.sequence.packing import pack
-from unigen.sequence.templates.unifork import UniForkTemplate
 from unigen.sequence.visibility import BLOCK_LENGTH
 from unigen.training.stages.stage import Stage
 
@@ -40,19 +40,11 @@ DRAWING = TASKS.index("t2i")
 
 def unifork_preparer(config: Config, model: UniForkConfig, tokenizer: PreTrainedTokenizerBase) -> RowPreparer:
     """What makes the rows of a run, in the loader's workers; no weight is touched."""
-    fork = config.model.fork
     return RowPreparer(
-        template=UniForkTemplate(
-            tokenizer,
-            model.start_of_image_id,
-            model.end_of_image_id,
-            model.num_image_codes,
-            model.row_length,
-            fork.draw_format,
-            fork.read_format,
-        ),
+        template=unifork_template(model, tokenizer),
         image_resolution=model.image_resolution,
         prompt_drop_prob=config.training.prompt_drop_prob,
+        reads_padded=True,
         num_crops=config.data.image_crops,
     )
 

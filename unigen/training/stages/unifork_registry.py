@@ -83,6 +83,7 @@ def describe_unifork(model: UniForkConfig, config: Config, image_tokenizer: AnyT
     model.image_resolution = config.model.image_resolution
     model.num_image_codes = image_positions(config, tokenizer.downsample_factor)
     model.max_text_tokens, model.image_tokenizer = config.model.max_text_tokens, config.model.image_tokenizer
+    model.draw_format, model.read_format = config.model.fork.draw_format, config.model.fork.read_format
     require_room(config, model.row_length, model.num_image_codes)
 
 

@@ -19,6 +19,15 @@ def test_prompts_of_json_lines_keep_their_ids_and_all_that_the_entry_says(tmp_pa
     assert [prompt.id for prompt in read_prompts(file, 1)] == ["a-1"]
 
 
+def test_an_entry_ends_where_its_line_ends_and_nowhere_else(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    texts = ["a dog\u2028beside a cat", "a\u0085b"]
+    entries = [{"id": index, "prompt": prompt} for index, prompt in enumerate(texts)]
+    file.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
+    assert [prompt.text for prompt in read_prompts(file)] == texts
+    assert [entry["prompt"] for entry in read_entries(file, {"prompt": str})] == texts
+
+
 def test_prompts_of_text_are_numbered(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("a dog\n\n  a cat\n")

@@ -166,6 +166,17 @@ def test_another_selection_needs_another_folder(few: Path, finished: tuple[Path,
         run(Rater(few), changed)
 
 
+def test_other_questions_need_another_folder(few: Path, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    chosen = options(few, tmp_path / "out", verifiers=("rule",), questions=str(file))
+    asked = [{"item_id": f"{index:05d}", "question": "is it there?"} for index in range(NUM_PROMPTS)]
+    file.write_text("".join(json.dumps(one) + "\n" for one in asked))
+    run(Rater(few), chosen)
+    file.write_text("".join(json.dumps({**one, "question": "is it gone?"}) + "\n" for one in asked))
+    with pytest.raises(EvaluationError, match="questions was"):
+        run(Rater(few), chosen)
+
+
 @pytest.mark.parametrize("styles", [(), ("breakdown",)])
 def test_an_unknown_style_is_refused_by_name(styles: tuple[str, ...], world: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"best_of_n.verifiers .*choose from think, outcome, rule, probability"):

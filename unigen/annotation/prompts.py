@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unigen.data.json_files import numbered_lines
 from unigen.errors import DataError
 
 Kind = type | tuple[type, ...]
@@ -30,7 +31,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
     Raises:
         DataError: no such file, an entry without a usable id or prompt, one id twice, or no prompt at all.
     """
-    lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), start=1) if line.strip()]
+    lines = list(numbered_lines(_read(path)))
     is_json = path.suffix in (".jsonl", ".json")
     prompts = [_from_json(path, *line) if is_json else _from_text(index, line[1]) for index, line in enumerate(lines)]
     if not prompts:
@@ -45,11 +46,7 @@ def read_entries(path: Path, needed: Mapping[str, Kind]) -> list[dict[str, Any]]
     Raises:
         DataError: no such file, or a line that is not such an object.
     """
-    return [
-        _entry(path, number, line, needed)
-        for number, line in enumerate(_read(path).splitlines(), start=1)
-        if line.strip()
-    ]
+    return [_entry(path, number, line, needed) for number, line in numbered_lines(_read(path))]
 
 
 def _read(path: Path) -> str:

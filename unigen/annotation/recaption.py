@@ -6,7 +6,6 @@ that cannot be read are left out and named. A shard whose judge failed is not wr
 """
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from unigen.data.images import decode_image
 from unigen.data.ledger import LedgerWriter, read_ledger
 from unigen.data.shards import TAR_SUFFIXES
 from unigen.data.tars import TarSample, read_tar
+from unigen.data.whole_files import whole_file
 from unigen.errors import ConfigError, DataError
 
 LIST_NAME = "recaption.jsonl"
@@ -150,15 +150,12 @@ def _read(shard: str) -> tuple[dict[str, TarSample], list[str]]:
 
 def _write_tar(path: Path, samples: Mapping[str, TarSample], captions: Mapping[str, str]) -> None:
     """Samples in their order, all members as they were but for the text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with tarfile.open(partial, "w") as tar:
+    with whole_file(path) as partial, tarfile.open(partial, "w") as tar:
         for key, caption in captions.items():
             for extension in samples[key].members:
                 if extension not in TEXT_EXTENSIONS:
                     _add(tar, f"{key}.{extension}", samples[key].read(extension))
             _add(tar, f"{key}.txt", caption.encode())
-    partial.replace(path)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -5,8 +5,6 @@ Beside `FILE` stands `FILE.run/`: `run.json` says what the step was made with, `
 itself appears once every unit was tried, without those that failed: they are named, and tried again by the next run.
 """
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from unigen.data.json_files import write_lines
 from unigen.data.ledger import LedgerWriter, read_ledger
 from unigen.data.manifest import open_run
 from unigen.data.ranks import Ranks
@@ -137,13 +136,6 @@ def _run(step: Step, output: Path, ranks: Ranks) -> Outcome:
     lines = [line for unit in units for line in records.get(unit.name, {}).get("lines", ())]
     write_lines(lines, output)
     return Outcome(output, len(units), num_kept, lines, failures)
-
-
-def write_lines(lines: Sequence[Line], path: Path) -> None:
-    """Write a JSONL file, beside and renamed, so that a half-written one is never there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
 
 
 def _claim(step: Step, output: Path, folder: Path, ranks: Ranks) -> None:

@@ -59,8 +59,9 @@ def select_images(
     """
     from tqdm import tqdm
 
+    from unigen.data.json_files import write_lines
     from unigen.data.manifest import open_run
-    from unigen.generation.best_of_n import BestOfN, Prompt, write_lines
+    from unigen.generation.best_of_n import BestOfN, Prompt
     from unigen.generation.seeds import image_seed
     from unigen.rewards.verifier import Verifier
 

@@ -11,21 +11,22 @@
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from unigen.data.json_files import write_lines
 from unigen.data.manifest import open_run
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.items import expand
 from unigen.evaluation.job import DrawingBenchmark, DrawnPrompt, Job
 from unigen.evaluation.verifier_quality import verifier_quality
-from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection, write_lines
+from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection
 from unigen.generation.maskgit import MaskGitSettings
 from unigen.rewards.prompt_questions import read_questions
 from unigen.rewards.verifier import STYLES, Style, Verifier
@@ -150,7 +151,9 @@ class Work:
     def identity(self) -> dict[str, Any]:
         """What the candidates and their ratings depend on."""
         prompts = [[prompt.item_id, prompt.text] for prompt, _ in self.prompts]
-        settings = {"num_drawn": self.best_of.num_drawn, "num_kept": self.best_of.num_kept}
+        settings: dict[str, Any] = {"num_drawn": self.best_of.num_drawn, "num_kept": self.best_of.num_kept}
+        if self.questions:
+            settings["questions"] = _digest(self.questions)
         drawing = self.job.options.drawing.given()
         return self.job.identity(_digest(prompts), **settings, drawing=drawing)
 
@@ -187,13 +190,17 @@ class Work:
     def _rater(self, name: str) -> Rater:
         if name == ORACLE:
             return Oracle(self.base)
-        options = self.job.options
-        questions: Mapping[str, Sequence[str]] = {
+        return Verifier(self.job.pipeline, cast(Style, name), self.job.options.batch_size, self.questions)
+
+    @cached_property
+    def questions(self) -> Mapping[str, Sequence[str]]:
+        """Questions by the item id of a prompt, where they do not follow from its words."""
+        file = self.job.options.best_of_n.questions
+        if file:
+            return read_questions(Path(file))
+        return {
             drawn.item_id: drawn.metadata["questions"] for drawn, _ in self.prompts if "questions" in drawn.metadata
         }
-        if options.best_of_n.questions:
-            questions = read_questions(Path(options.best_of_n.questions))
-        return Verifier(self.job.pipeline, cast(Style, name), options.batch_size, questions)
 
     def lines(self, rater: str) -> list[dict[str, Any]]:
         """The records of all candidates of all prompts, in order.
@@ -226,13 +233,13 @@ class Oracle:
 def _write_tables(lines: Sequence[Mapping[str, Any]], rater: str, folder: Path) -> None:
     """Everything that is known of each candidate, and the scores alone as csv."""
     write_lines(lines, folder / f"rating_table_{rater}.jsonl")
-    path = folder / f"stats_table_{rater}.csv"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        whole_file(folder / f"stats_table_{rater}.csv") as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(STATISTICS)
         writer.writerows(_statistics(lines))
-    partial.replace(path)
 
 
 def _statistics(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

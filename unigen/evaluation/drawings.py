@@ -3,7 +3,6 @@
 
 import filecmp
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.items import Item
 from unigen.evaluation.job import Job
@@ -26,8 +26,15 @@ def images_root(job: Job) -> Path:
 
 
 def is_drawn(job: Job, item: Item, records: Mapping[str, Any], path: Path) -> bool:
-    """Whether an item has its record and, at `path` below the images' folder, its image."""
-    return item.item_id in records and is_whole_image(images_root(job) / path)
+    """Whether an item has its record and, at `path` below the images' folder, its image; of an image drawn elsewhere, which may
+    change behind our back, the record has to be of these very pixels."""
+    record, place = records.get(item.item_id), images_root(job) / path
+    if record is None or not job.options.images:
+        return record is not None and is_whole_image(place)
+    try:
+        return bool(record["pixels_sha256"] == pixels_hash(read_image(place)))
+    except EvaluationError:
+        return False
 
 
 def draw_items(
@@ -65,11 +72,16 @@ def drawing_record(job: Job, item: Item, prompt: str, path: Path, image: Image.I
     return {
         "prompt": prompt,
         "path": str(Path(IMAGES_FOLDER, path)) if job.options.images is None else str(job.options.images / path),
-        "pixels_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        "pixels_sha256": pixels_hash(image),
         "width": image.width,
         "height": image.height,
         "rank": job.ranks.rank,
     }
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """SHA-256 of the pixels, whatever the file says besides."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def read_image(path: Path) -> Image.Image:
@@ -89,7 +101,5 @@ def copy_image(source: Path, target: Path) -> None:
     """Copy a file, beside and renamed; nothing happens where an equal one lies."""
     if target.is_file() and filecmp.cmp(source, target, shallow=False):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unigen.data.json_files import numbered_lines
 from unigen.errors import EvaluationError
 from unigen.generation.seeds import image_seed
 
@@ -46,11 +47,11 @@ def read_entries(path: Path, needed: Sequence[str], remedy: str) -> list[dict[st
         EvaluationError: no such file, a line that is not such an entry, or no line at all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise EvaluationError(f"cannot read {path} ({error.strerror}); {remedy}") from error
     entries = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in numbered_lines(text):
         try:
             entry = json.loads(line)
         except ValueError as error:

@@ -6,7 +6,6 @@ written when all of them are rated. A run that was stopped goes on from there.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from unigen.data.json_files import numbered_lines, write_lines
 from unigen.errors import ConfigError, DataError
 from unigen.generation.pipeline import DrawRequest, Pipeline
 from unigen.generation.png import is_whole_image, write_png
@@ -188,14 +188,6 @@ class BestOfN:
         return Selection(prompt, lines) if told == wanted else None
 
 
-def write_lines(lines: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write a JSONL file, beside and renamed, so that a half-written file is never there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
-
-
 def read_lines(path: Path) -> list[dict[str, Any]] | None:
     """The objects of a JSONL file, None where there is no file.
 
@@ -205,7 +197,7 @@ def read_lines(path: Path) -> list[dict[str, Any]] | None:
     if not path.is_file():
         return None
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in numbered_lines(path.read_text(encoding="utf-8", errors="replace")):
         try:
             found.append(dict(json.loads(line)))
         except (ValueError, TypeError) as error:

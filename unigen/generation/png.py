@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drawn images as PNG files that say how they were made."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,16 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from unigen.data.whole_files import whole_file
+
 
 def write_png(image: Image.Image, path: Path, text: Mapping[str, Any] | None = None) -> None:
     """Write an image with `text` in its metadata; beside and renamed, so that a half-written file is never there."""
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, str(value))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(partial, "png", pnginfo=info)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        image.save(partial, "png", pnginfo=info)
 
 
 def is_whole_image(path: Path) -> bool:

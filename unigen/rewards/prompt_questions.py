@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from unigen.data.json_files import numbered_lines
 from unigen.errors import DataError
 
 _COLOR = r"(?:red|orange|yellow|green|blue|purple|pink|brown|black|white|gr[ae]y)"
@@ -64,10 +65,10 @@ def read_questions(file: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the questions in {file}: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in numbered_lines(text):
         try:
             entry = json.loads(line)
             questions = entry["questions"] if "questions" in entry else [entry["question"]]

@@ -44,6 +44,11 @@ def test_every_request_gets_its_own_reply() -> None:
     }
 
 
+def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
+    with endpoint(lambda request: "a dog \ud83d") as server:
+        assert ask(judge(server.base_url), 1) == {0: Reply("a dog ?")}
+
+
 def test_many_requests_are_in_flight_and_never_more_than_allowed() -> None:
     with endpoint(lambda request: "yes", seconds=0.05) as server:
         ask(judge(server.base_url, num_in_flight=6), 24)

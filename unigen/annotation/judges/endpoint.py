@@ -168,9 +168,10 @@ class EndpointJudge:
         )
         # A server that does not speak the protocol gives a bare string, or no choices.
         choices = getattr(completion, "choices", None)
-        return (
-            Reply(choices[0].message.content or "") if choices else Reply(error="the server's answer holds no choices")
-        )
+        if not choices:
+            return Reply(error="the server's answer holds no choices")
+        # Half of a pair of surrogates, which JSON lets pass, could be written nowhere.
+        return Reply((choices[0].message.content or "").encode("utf-8", "replace").decode())
 
 
 def _without_secrets(address: str) -> str:

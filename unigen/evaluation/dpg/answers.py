@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unigen.data.json_files import write_lines
 from unigen.data.ledger import LedgerWriter, read_ledger
-from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.grid import Box, GridStyle, tile_boxes
 from unigen.evaluation.dpg.judges import AnsweringJudge
@@ -78,8 +78,7 @@ def write_questions(asked: Sequence[TileQuestion], path: Path) -> None:
     lines = [
         {"id": one.key, "image": str(one.image.resolve()), "box": list(one.box), "question": one.text} for one in asked
     ]
-    with whole_file(path) as partial:
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_lines(lines, path)
 
 
 def ask(

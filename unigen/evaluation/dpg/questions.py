@@ -2,12 +2,11 @@
 """The questions of DPG-Bench: a csv with one yes/no question a row, which may depend on other questions of its prompt."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unigen.data.whole_files import whole_file
+from unigen.data.json_files import write_lines
 from unigen.errors import EvaluationError
 
 COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
@@ -93,8 +92,7 @@ def export_questions(file: QuestionFile, path: Path) -> int:
         }
         for item_id, questions in file.by_item().items()
     ]
-    with whole_file(path) as partial:
-        partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_lines(lines, path)
     return len(lines)
 
 

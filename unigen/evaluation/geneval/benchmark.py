@@ -8,7 +8,6 @@
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from unigen.data.json_files import read_json, write_json
+from unigen.data.json_files import read_json, write_json, write_lines
 from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import images_root
@@ -200,11 +199,8 @@ def _record(entry: Entry, path: Path, judgement: Judgement) -> dict[str, Any]:
 
 
 def _write_results(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write the official results file, beside and renamed."""
-    lines = [json.dumps({key: record[key] for key in RESULT_KEYS}) for record in records]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write the official results file."""
+    write_lines([{key: record[key] for key in RESULT_KEYS} for record in records], path)
 
 
 def _warnings(work: Work, records: Sequence[Mapping[str, Any]]) -> list[str]:

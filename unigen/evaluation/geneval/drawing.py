@@ -2,7 +2,6 @@
 """GenEval's images in its own layout: `<prompt, 5 digits>/metadata.jsonl` and `<prompt>/samples/<image, 5 digits>.png`."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from unigen.data.json_files import write_lines
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import copy_image, draw_items, drawing_record, images_root, is_drawn
 from unigen.evaluation.items import Item
@@ -127,6 +127,4 @@ def _write_metadata(entry: Entry, path: Path) -> None:
     """Write a prompt's line, beside and renamed: several ranks may draw one prompt's images."""
     if path.exists():
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_lines([entry], path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unigen.data.json_files import read_json
+from unigen.data.json_files import numbered_lines, read_json
 from unigen.errors import EvaluationError
 from unigen.evaluation.lmms.judges import is_judged
 from unigen.evaluation.statistics import clustered, estimate
@@ -49,8 +49,8 @@ class LmmsResults:
             EvaluationError: some are missing.
         """
         path = self.path.with_name(self.path.name.removesuffix(RESULTS_SUFFIX) + f"_samples_{name}.jsonl")
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        found = sorted((json.loads(line) for line in lines), key=lambda sample: int(sample["doc_id"]))
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        found = sorted((json.loads(line) for _, line in numbered_lines(text)), key=lambda sample: int(sample["doc_id"]))
         wanted = self.content["n-samples"][name]["original"]
         present = len({sample["doc_id"] for sample in found})
         if present != wanted:

@@ -7,7 +7,6 @@ pair: masks and prompt drops are a function of (seed, key, visit), so a visit ha
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 from unigen.config.folders import find_model, weights_hash
 from unigen.config.schema import Config
 from unigen.data.batch import Sample
+from unigen.data.json_files import numbered_lines, write_json, write_lines
 from unigen.errors import CheckpointError
 
 WEIGHTS_FILE, TABLE_FILE = "weights.json", "log_probs.jsonl"
@@ -52,8 +52,7 @@ def hold_reference(folder: Path, config: Config) -> None:
     }
     file = folder / WEIGHTS_FILE
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(file, json.dumps({**here, "path": str(model)}, indent=2) + "\n")
+        write_json({**here, "path": str(model)}, file)
         return
     then = json.loads(file.read_text(encoding="utf-8"))
     for part, digest in here.items():
@@ -76,10 +75,11 @@ class ReferenceTable:
 
     def write(self, folder: Path, num_steps: int, config: Config) -> None:
         """For `read`: a first line with what the numbers depend on, then one for each visit."""
-        lines = [json.dumps({"num_steps": num_steps, "settings": _settings(config)})]
-        for (key, visit), (chosen, rejected) in self.rows.items():
-            lines.append(json.dumps({"key": key, "visit": visit, "chosen": chosen, "rejected": rejected}))
-        _write(folder / TABLE_FILE, "\n".join(lines) + "\n")
+        visits = (
+            {"key": key, "visit": visit, "chosen": chosen, "rejected": rejected}
+            for (key, visit), (chosen, rejected) in self.rows.items()
+        )
+        write_lines([{"num_steps": num_steps, "settings": _settings(config)}, *visits], folder / TABLE_FILE)
 
     @classmethod
     def read(cls, folder: Path, num_steps: int, config: Config) -> "ReferenceTable | None":
@@ -91,7 +91,7 @@ class ReferenceTable:
         file = folder / TABLE_FILE
         if not file.is_file():
             return None
-        head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        head, *lines = (json.loads(line) for _, line in numbered_lines(file.read_text(encoding="utf-8")))
         here = _settings(config)
         other = sorted(key for key in here | head["settings"] if here.get(key) != head["settings"].get(key))
         if other:
@@ -117,10 +117,3 @@ def _settings(config: Config) -> dict[str, Any]:
     }
     whole = asdict(config)
     return {f"{room}.{name}": whole[room][name] for room, names in keys.items() for name in names}
-
-
-def _write(file: Path, content: str) -> None:
-    """There whole or not at all."""
-    partial = file.with_suffix(".tmp")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, file)

@@ -19,13 +19,13 @@ SPELLINGS = (("Yes", "No"), ("yes", "no"))
 
 @dataclass(frozen=True)
 class YesNoRow:
-    """A row that ends where yes and no of one spelling part."""
+    """A row that ends where yes and no of a spelling part."""
 
     row: ReadingRow
     spelled: tuple[int, ...]
     """Tokens that the two have in common and the other spelling has not: the row's last ones."""
-    yes_id: int
-    no_id: int
+    pairs: tuple[tuple[int, int], ...]
+    """The ids of yes and no behind it: of both spellings where they part at one place, as whole words do."""
 
 
 def yes_no_rows(row_of: Callable[[str], Sample], answer_start: str) -> list[YesNoRow]:
@@ -39,12 +39,15 @@ def yes_no_rows(row_of: Callable[[str], Sample], answer_start: str) -> list[YesN
     spelled = [[row_of(before + word) for word in pair] for pair in SPELLINGS]
     words = [[split_at_images(row)[1] for row in pair] for pair in spelled]
     base = common_length([ids for pair in words for ids in pair])
-    found = []
+    found: dict[tuple[int, ...], YesNoRow] = {}
     for (row, _), (yes, no) in zip(spelled, words, strict=True):
         parting = common_length([yes, no])
-        reading = ReadingRow(with_words(row, yes[:parting]), parting - base + 1)
-        found.append(YesNoRow(reading, tuple(yes[base:parting]), yes[parting], no[parting]))
-    return found
+        spelling = tuple(yes[base:parting])
+        known = found.get(spelling)
+        reading = ReadingRow(with_words(row, yes[:parting]), parting - base + 1) if known is None else known.row
+        pairs = () if known is None else known.pairs
+        found[spelling] = YesNoRow(reading, spelling, (*pairs, (yes[parting], no[parting])))
+    return list(found.values())
 
 
 def yes_probability(rows: Sequence[YesNoRow], logits_MV: Tensor) -> float:
@@ -58,8 +61,8 @@ def yes_probability(rows: Sequence[YesNoRow], logits_MV: Tensor) -> float:
     for row in rows:
         stop = start + row.row.num_states - 1
         so_far = sum((logs_MV[start + place, token] for place, token in enumerate(row.spelled)), logs_MV.new_zeros(()))
-        yes.append(so_far + logs_MV[stop, row.yes_id])
-        no.append(so_far + logs_MV[stop, row.no_id])
+        yes += [so_far + logs_MV[stop, yes_id] for yes_id, _ in row.pairs]
+        no += [so_far + logs_MV[stop, no_id] for _, no_id in row.pairs]
         start = stop + 1
     difference = torch.logsumexp(torch.stack(no), 0) - torch.logsumexp(torch.stack(yes), 0)
     return float(torch.sigmoid(-difference))

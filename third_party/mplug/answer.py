@@ -22,9 +22,9 @@ def main() -> None:
     arguments = read_arguments()
     path = arguments.folder / f"answers-{arguments.part}.jsonl"
     end_last_line(path)
-    pending = pending_questions(arguments.folder)[arguments.part :: arguments.parts]
+    pending = pending_questions(arguments.folder, arguments.part, arguments.parts)
     if not pending:
-        print(f"all questions of {arguments.folder} are answered")
+        print(f"all questions of {arguments.folder} are answered" if arguments.parts == 1 else "this part is answered")
         return
     ask = load_model(arguments.model, arguments.revision)
     with path.open("a", encoding="utf-8") as file:
@@ -53,11 +53,12 @@ def end_last_line(path: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
-def pending_questions(folder: Path) -> list:
-    """The questions without an answer, each once, in order."""
+def pending_questions(folder: Path, part: int, parts: int) -> list:
+    """The questions of a part without an answer, each once, in order. Parts are of all questions, so that they stay the same
+    whenever each of them is started."""
     answered = {record["id"] for record in read_lines(folder.glob("answers*.jsonl"))}
     questions = {record["id"]: record for record in read_lines(folder.glob("questions-*.jsonl"))}
-    return [question for key, question in questions.items() if key not in answered]
+    return [question for key, question in list(questions.items())[part::parts] if key not in answered]
 
 
 def read_lines(paths) -> list:

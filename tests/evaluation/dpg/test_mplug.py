@@ -2,6 +2,7 @@
 """The script of the official judge, in another process with a stand-in for modelscope: it answers, stops and goes on."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from unigen.config.evaluation import DpgConfig
 from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
-from unigen.evaluation.dpg.mplug import answer_in_own_environment
+from unigen.evaluation.dpg.mplug import SCRIPT, answer_in_own_environment
 from unigen.evaluation.job import Options
 from unigen.evaluation.run import evaluate
 
@@ -70,6 +71,16 @@ def test_one_command_draws_has_the_judge_answer_and_scores(
     assert scores["fixed"]["overall"] == pytest.approx(100 * (1 + 0.5 + 1) / 3)
     answers = [json.loads(line) for line in (folder / "answers-0.jsonl").read_text().splitlines()]
     assert len({one["id"] for one in answers}) == len(answers) == 28
+
+
+def test_parts_that_are_started_one_after_another_leave_no_question_out(tmp_path: Path) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    (tmp_path / "questions-0.jsonl").write_text("".join(f'{{"id": "{name}"}}\n' for name in "abcdef"))
+    first = script["pending_questions"](tmp_path, 0, 2)
+    (tmp_path / "answers-0.jsonl").write_text('{"id": "a", "answer": "yes"}\n')
+    second = script["pending_questions"](tmp_path, 1, 2)
+    assert [one["id"] for one in first + second] == ["a", "c", "e", "b", "d", "f"]
+    assert [one["id"] for one in script["pending_questions"](tmp_path, 0, 1)] == ["b", "c", "d", "e", "f"]
 
 
 def test_a_python_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -73,10 +73,13 @@ def missing_packages() -> list[str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout that this package runs from; None where it is installed elsewhere or git is absent."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # a folder, or a file in a worktree
-        return None
-    return _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    return _git("rev-parse", "HEAD")
+
+
+def has_uncommitted_changes() -> bool | None:
+    """Whether tracked files of that checkout are not those of its commit; None where there is no telling."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return None if changes is None else bool(changes)
 
 
 def inspect_machine(data_root: Path) -> Machine:
@@ -135,6 +138,13 @@ def _is_installed(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _git(*words: str) -> str | None:
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # a folder, or a file in a worktree
+        return None
+    return _output(["git", "-C", str(root), *words])
 
 
 def _output(command: list[str]) -> str | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.evaluation.oracle import Oracle
+from unigen.cli.evaluate import CHOOSING, USED_BY
 from unigen.cli.main import main
 from unigen.config.evaluation import DpgConfig, DrawingConfig
 from unigen.data.ranks import Ranks
@@ -73,6 +75,22 @@ def test_the_released_checkpoint_is_of_our_family(tmp_path: Path) -> None:
     require_support(find_benchmarks(["geneval", "dpg", "lmms"]), UNIGEN)
 
 
+@pytest.mark.parametrize(
+    "flag", [["--best-of", "5"], ["--keep", "1"], ["--verifier", "think"], ["--lmms-tasks", "gqa"], ["--prompts", "p"]]
+)
+def test_a_flag_that_no_benchmark_would_look_at_is_refused(
+    flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", "m", "--benchmarks", "geneval_shapes", "--output", str(tmp_path), *flag]
+    assert main(words) == 2
+    assert f"{flag[0]} is for " in capsys.readouterr().err
+
+
+def test_the_flags_of_few_benchmarks_name_benchmarks() -> None:
+    assert {name for users in USED_BY.values() for name in users} <= set(BENCHMARKS)
+    assert set(CHOOSING) == {name for name in BENCHMARKS if name.endswith("_cot")}
+
+
 @pytest.mark.parametrize("arguments", [[], ["--model", "m", "--images", "i"]])
 def test_either_a_model_or_images_are_scored(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -97,6 +115,18 @@ def test_images_drawn_elsewhere_score_as_where_they_were_drawn(world: Path, tmp_
     assert "00003/samples/00001.png" in outcome.failures[0]
     assert list(outcome.results["failed"]) == ["geneval_shapes"]
     assert "geneval_shapes" not in outcome.results
+
+
+def test_an_image_that_was_exchanged_elsewhere_is_judged_again(world: Path, tmp_path: Path) -> None:
+    own = run(Oracle(world), tmp_path / "own", world)
+    images = tmp_path / "own" / "geneval_shapes" / "images"
+    before = run(ImageFolder(images), tmp_path / "e", world, images=images).results["geneval_shapes"]
+    assert before["overall"] == own.results["geneval_shapes"]["overall"] == 1.0
+    Image.new("RGB", (32, 32)).save(images / "00003" / "samples" / "00001.png")
+    after = run(ImageFolder(images), tmp_path / "e", world, images=images).results["geneval_shapes"]
+    assert after["correct_images"] == 1 - 1 / after["num_images"]
+    records = (tmp_path / "e" / "geneval_shapes" / "records-0.jsonl").read_text().splitlines()
+    assert len(records) == before["num_images"] + 1, "the others are not judged again"
 
 
 def test_a_part_is_scored_if_that_is_allowed_and_says_so(world: Path, tmp_path: Path) -> None:
@@ -135,6 +165,10 @@ def test_a_failed_benchmark_takes_no_score_from_the_others_and_loses_its_own(
     again = evaluate(Oracle(world), find_benchmarks(["geneval_shapes"]), options, Ranks()).results
     assert again is not None
     assert "failed" not in again
+    manifest = again["manifest"]
+    assert (manifest["world_size"], manifest["settings"]["num_images"]) == (1, 1)
+    assert manifest["settings"]["geneval"]["counting_score"] == 0.9
+    assert {"git_commit", "has_uncommitted_changes", "float32_matmul_precision", "is_deterministic"} <= set(manifest)
 
 
 def test_released_folder_names_are_links_to_ours(tmp_path: Path) -> None:

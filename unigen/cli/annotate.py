@@ -77,11 +77,12 @@ def candidates(
     from unigen.annotation.candidates import LIST_NAME, Candidates
     from unigen.annotation.prompts import read_prompts
     from unigen.data.manifest import file_hash
+    from unigen.data.ranks import Ranks
 
     step = Candidates(
         read_prompts(prompts, num_prompts),
         file_hash(prompts),
-        model_options.load(model, data_root, device or judge_options.own_device(), decoding),
+        model_options.load(model, data_root, device or Ranks.from_environment().own_device(), decoding),
         output,
         num_images=num_images,
         seed=seed,

@@ -29,6 +29,15 @@ SETTINGS = {
     "verifier": "best_of_n.verifiers",
 }
 """Flags that are short for a key of the settings; what is not given leaves the key as the file has it."""
+CHOOSING = ("geneval_shapes_cot", "geneval_cot", "dpg_cot")
+USED_BY = {
+    "prompts": ("geneval", "geneval_cot"),
+    "lmms_tasks": ("lmms",),
+    "best_of": CHOOSING,
+    "keep": CHOOSING,
+    "verifier": CHOOSING,
+}
+"""The flags that mean something to a few benchmarks alone."""
 
 
 def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
@@ -133,7 +142,7 @@ def command(
     from unigen.evaluation.run import evaluate
 
     wanted = find_benchmarks([name.strip() for name in benchmarks.split(",") if name.strip()])
-    settings = load_evaluation(config, [*_given_settings(context), *overrides])
+    settings = load_evaluation(config, [*_given_settings(context, [one.name for one in wanted]), *overrides])
     _check_support(wanted, models, images, data_root)
     ranks = Ranks.from_environment()
     labels = labels_of([*models] or [str(images)])
@@ -148,7 +157,7 @@ def command(
             images=images,
             is_partial_allowed=allow_partial,
         )
-        pipeline = _open(model, images, data_root, device or _device_of(ranks.local_rank), decoding)
+        pipeline = _open(model, images, data_root, device or ranks.own_device(), decoding)
         outcome = evaluate(pipeline, wanted, options, ranks)
         failures += outcome.failures
         if outcome.results is not None:
@@ -161,9 +170,17 @@ def command(
     return 1 if failures else 0
 
 
-def _given_settings(context: click.Context) -> list[str]:
-    """The flags that were given, as key=value."""
+def _given_settings(context: click.Context, benchmarks: list[str]) -> list[str]:
+    """The flags that were given, as key=value.
+
+    Raises:
+        ConfigError: one of them would be without effect.
+    """
     given = [name for name in SETTINGS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    for name in given:
+        if name in USED_BY and not set(USED_BY[name]) & set(benchmarks):
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} is for {', '.join(USED_BY[name])}, and none of them is among --benchmarks")
     return [f"{SETTINGS[name]}={context.params[name]}" for name in given]
 
 
@@ -187,13 +204,6 @@ def _open(model: str | None, images: Path | None, data_root: str, device: str | 
             model_options.check_device(device)
         return ImageFolder(images, device)
     return model_options.load(model, data_root, device, decoding)
-
-
-def _device_of(local_rank: int) -> str | None:
-    """Every process of a machine has its own GPU."""
-    import torch
-
-    return f"cuda:{local_rank}" if torch.cuda.is_available() else None
 
 
 def _report(evaluations: dict[str, Any], failures: list[str], output: Path, as_json: bool) -> None:

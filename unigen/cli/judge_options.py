@@ -94,23 +94,16 @@ def load(
                 timeout_seconds=timeout,
             )
         )
-    return _load_model(judge, model, data_root, device or own_device(), max_tokens, temperature, judge_batch_size)
-
-
-def own_device() -> str | None:
-    """Every process of a machine has its own GPU."""
-    import torch
-
     from unigen.data.ranks import Ranks
 
-    return f"cuda:{Ranks.from_environment().local_rank}" if torch.cuda.is_available() else None
+    device = device or Ranks.from_environment().own_device()
+    return _load_model(judge, model, data_root, device, max_tokens, temperature, judge_batch_size)
 
 
 def _load_model(
-    judge: str, model: str, data_root: str, device: str | None, max_tokens: int, temperature: float, batch_size: int
+    judge: str, model: str, data_root: str, device: str, max_tokens: int, temperature: float, batch_size: int
 ) -> Judge:
-    if device is not None:
-        check_device(device)
+    check_device(device)
     if judge == "unigen":
         from unigen.annotation.judges.pipeline import PipelineJudge
         from unigen.generation.pipeline import load_pipeline
@@ -120,5 +113,5 @@ def _load_model(
     from unigen.annotation.judges.transformer import TransformerJudge
 
     return TransformerJudge.load(
-        model, data_root, device or "cpu", max_tokens=max_tokens, temperature=temperature, batch_size=batch_size
+        model, data_root, device, max_tokens=max_tokens, temperature=temperature, batch_size=batch_size
     )

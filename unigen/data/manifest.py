@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unigen.data.json_files import read_json, write_json
-from unigen.environment import git_commit, inspect_machine, package_versions
+from unigen.environment import git_commit, has_uncommitted_changes, inspect_machine, package_versions
 from unigen.errors import EvaluationError
 
 SCHEMA_VERSION = 1
@@ -36,8 +36,17 @@ def open_run(
 
 
 def surroundings(folder: Path) -> dict[str, Any]:
-    """Commit, versions and machine: worth knowing, though the content of a folder should not depend on them."""
-    return {"git_commit": git_commit(), "versions": package_versions(), "machine": asdict(inspect_machine(folder))}
+    """Commit, versions, precision and machine: worth knowing, though the content of a folder should not depend on them."""
+    import torch
+
+    return {
+        "git_commit": git_commit(),
+        "has_uncommitted_changes": has_uncommitted_changes(),
+        "versions": package_versions(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "is_deterministic": torch.are_deterministic_algorithms_enabled(),
+        "machine": asdict(inspect_machine(folder)),
+    }
 
 
 def now() -> str:

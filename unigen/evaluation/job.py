@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
 from tqdm import tqdm
 
 from unigen.config.evaluation import EvaluationConfig
@@ -39,6 +38,11 @@ class Options(EvaluationConfig):
     def of(cls, config: EvaluationConfig, **places: Any) -> "Options":
         """The options with the settings of `config`."""
         return cls(**{one.name: getattr(config, one.name) for one in fields(config)}, **places)
+
+    @property
+    def config(self) -> EvaluationConfig:
+        """The settings alone."""
+        return EvaluationConfig(**{one.name: getattr(self, one.name) for one in fields(EvaluationConfig)})
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,7 @@ class Job:
     @property
     def device(self) -> str:
         """Where this rank's models run: that of the evaluated one."""
-        usual = f"cuda:{self.ranks.local_rank}" if torch.cuda.is_available() else "cpu"
-        return str(self.model.get("device", usual))
+        return str(self.model.get("device") or self.ranks.own_device())
 
     def load_model(self, name: str) -> Pipeline:
         """Another model than the one that is evaluated, such as a judge, on this rank's device."""

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,15 @@ def evaluate(
                 next(iter(scores.values()))["seconds"] = round(time.monotonic() - started, 3)
                 results |= scores
     lines = [line for failed in failures.values() for line in failed]
-    return Outcome(_write_results(results, failures, model, options) if ranks.is_first else None, lines)
+    return Outcome(_write_results(results, failures, model, options, ranks) if ranks.is_first else None, lines)
 
 
 def _write_results(
-    results: dict[str, Any], failures: Mapping[str, Sequence[str]], model: dict[str, Any], options: Options
+    results: dict[str, Any],
+    failures: Mapping[str, Sequence[str]],
+    model: dict[str, Any],
+    options: Options,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """results.json with these scores, and those of earlier runs over the same weights."""
     path = options.output / RESULTS_NAME
@@ -67,7 +71,9 @@ def _write_results(
         "seed": options.seed,
         "num_images": options.num_images,
         "drawing": options.drawing.given(),
+        "settings": asdict(options.config),
         "world": str(options.world),
+        "world_size": ranks.world_size,
         "finished": now(),
         **surroundings(options.output),
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running benchmarks over one model: what is missing is done, then scored, then written to results.json."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -71,7 +72,7 @@ def _write_results(
         "seed": options.seed,
         "num_images": options.num_images,
         "drawing": options.drawing.given(),
-        "settings": asdict(options.config),
+        "settings": json.loads(json.dumps(asdict(options.config))),  # lists for tuples, as they are read again
         "world": str(options.world),
         "world_size": ranks.world_size,
         "finished": now(),

@@ -87,7 +87,9 @@ class UnigenTemplate:
         earlier turns of question and answer."""
         words: list[int] = []
         for asked, answered in turns:
-            words += self._encode(f"{asked}<|im_end|>\n<|im_start|>assistant\n {answered}<|im_end|>\n<|im_start|>user\n")
+            words += self._encode(
+                f"{asked}<|im_end|>\n<|im_start|>assistant\n {answered}<|im_end|>\n<|im_start|>user\n"
+            )
         words += self._encode(f"{question}<|im_end|>\n<|im_start|>assistant" + (f"\n {answer}" if answer else ""))
         return (*self._code_images(num_images), text(words))
 

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many questions at once: those about the same images share what their rows begin with, and batches hold rows of like length."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from unigen.data.batch import Sample
-from unigen.generation.pipeline import AskRequest
 from unigen.sequence.layout import Document, Kind, Segment, Visibility, text
+
+if TYPE_CHECKING:
+    from unigen.generation.pipeline import AskRequest  # which needs Pillow; benchmarks run without it
 
 T = TypeVar("T")
 SORTED_BATCHES = 8

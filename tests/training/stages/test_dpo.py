@@ -138,17 +138,18 @@ def test_bfloat16_compares_like_with_like(config: Path) -> None:
 
 
 def test_a_run_prefers_what_is_chosen_and_saves_a_model(tiny_world: TinyWorld, config: Path) -> None:
-    assert train(config, "training.steps=20", "optimizer.learning_rate=1e-3") == 0
+    # Eight pairs a step, each with masks of its own: a single step says little.
+    assert train(config, "training.steps=40", "optimizer.learning_rate=1e-3") == 0
     run = config.parent / "run"
     lines = metrics(run)
     first, last = lines[0], lines[-1]
     assert first["loss/preference"] == first["loss/total"] == pytest.approx(0.693147, abs=1e-5)
     assert (first["preference/reward_margin"], first["preference/kl_estimate"]) == (0.0, 0.0)
-    assert sum(line["preference/reward_accuracy"] for line in lines[-5:]) / 5 >= 0.8
+    assert sum(line["preference/reward_accuracy"] for line in lines[-10:]) / 10 >= 0.8
     assert last["preference/reward_margin"] > 0.5
     assert last["loss/preference"] < 0.5
     assert last["preference/kl_estimate"] != 0.0
-    assert load_unigen(run / "checkpoint-20" / "unwrapped_model", tiny_world.root)
+    assert load_unigen(run / "checkpoint-40" / "unwrapped_model", tiny_world.root)
 
 
 def test_with_a_term_for_the_chosen_images_they_become_likelier(config: Path) -> None:

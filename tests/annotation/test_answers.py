@@ -104,3 +104,18 @@ def test_question_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image named"):
         Answers([], "h", tmp_path / "empty", Saying("yes"))
+
+
+def test_of_others_asks_about_images_of_other_prompts_alone_and_always_the_same(tmp_path: Path) -> None:
+    file = questions_file(tmp_path, ("a", "one?"), ("b", "two?"))
+    images = draw(tmp_path / "images", "a_0.png", "a_1.png", "b_0.png", "c_0.png")
+    steps = [Answers(read_questions(file), "hash", images, Saying("no"), of_others=2) for _ in range(2)]
+    first, second = (step.units() for step in steps)
+    assert [unit.name for unit in first] == [unit.name for unit in second]
+    assert {unit.name for unit in first[:2]} == {"b_0.a", "c_0.a"}
+    assert all(not unit.name.startswith("b_") for unit in first[2:])
+    lines = [line for result in steps[0].work(first) if isinstance(result, Done) for line in result.lines]
+    assert [line["id"] for line in lines] == ["a", "a", "b", "b"]
+    assert {line["filename"] for line in lines[:2]} == {"b_0.png", "c_0.png"}
+    own = Answers(read_questions(file), "hash", images, Saying("no"))
+    assert own.identity() != steps[0].identity()

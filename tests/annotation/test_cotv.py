@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations for CoT-V are balanced, and their answers are what the verdicts say."""
 
+import json
 from pathlib import Path
 
 from PIL import Image
 
 from unigen.annotation.cotv import Conversations, choose_balanced, is_good
 from unigen.annotation.step import run_step
-from unigen.annotation.verdicts import RatedImage, RatedPrompt
+from unigen.annotation.verdicts import RatedImage, RatedPrompt, read_rated
 from unigen.rewards.rating_text import parse_think, think_prompt
 
 
@@ -61,3 +62,18 @@ def test_a_record_is_llavas_and_reads_back_as_the_verdicts(tmp_path: Path) -> No
     assert [(one.question, one.is_yes) for one in verdicts.verdicts] == [("one?", True), ("two?", False)]
     assert verdicts.result is False
     assert parse_think(lines[0]["conversations"][1]["value"]).result is True
+
+
+def test_images_of_other_prompts_make_up_for_a_prompt_that_has_good_ones_alone(tmp_path: Path) -> None:
+    own, other = tmp_path / "answers.jsonl", tmp_path / "others.jsonl"
+    line = {"id": "a", "prompt": "prompt a", "question": ["one?"], "answer": ["yes"], "score": 1.0}
+    own.write_text("".join(json.dumps({**line, "filename": f"a_{index}.png"}) + "\n" for index in range(2)))
+    wrong = {**line, "answer": ["no"], "score": 0.0}
+    other.write_text("".join(json.dumps({**wrong, "filename": f"b_{index}.png"}) + "\n" for index in range(3)))
+    for name in ("a_0", "a_1", "b_0", "b_1", "b_2"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    output = tmp_path / "cotv.jsonl"
+    lines = run_step(Conversations(read_rated(own, other), "hash", tmp_path, output, 4), output).lines
+    assert [line["id"] for line in lines] == ["a_0", "a_1", "b_0.a", "b_1.a"]
+    results = [parse_think(line["conversations"][1]["value"]).result for line in lines]
+    assert results == [True, True, False, False]

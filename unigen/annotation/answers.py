@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From questions and images to verdicts: every question of every image is asked, an image's score is its share of yes."""
 
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,17 +34,25 @@ class _Image:
 
 
 class Answers(StepWithoutFiles):
-    """The verdicts of a judge over all candidates."""
+    """The verdicts of a judge over all candidates, or of each prompt's questions over images of other prompts."""
 
     name = "answers"
 
-    def __init__(self, prompts: Sequence[AskedPrompt], questions_sha256: str, images: Path, judge: Judge) -> None:
+    def __init__(
+        self, prompts: Sequence[AskedPrompt], questions_sha256: str, images: Path, judge: Judge, of_others: int = 0
+    ) -> None:
+        """
+        Args:
+            of_others: above 0, so many images of other prompts are asked about, drawn by lot, in the place of a prompt's own.
+        """
         self._prompts, self._sha256, self._judge = prompts, questions_sha256, judge
         self._folder, self._images = images, find_candidates(images)
+        self._of_others = of_others
 
     def identity(self) -> Mapping[str, Any]:
         judge = {**self._judge.identity(), "request": rule_prompt("{question}")}
-        return {"questions": self._sha256, "images": folder_hash(self._images), "judge": judge}
+        others = {"of_others": self._of_others} if self._of_others else {}
+        return {"questions": self._sha256, "images": folder_hash(self._images), "judge": judge, **others}
 
     def notes(self) -> Mapping[str, Any]:
         return self._judge.notes()
@@ -51,9 +60,15 @@ class Answers(StepWithoutFiles):
     def units(self) -> Sequence[Unit]:
         units = []
         for prompt in self._prompts:
-            for path in self._images.get(prompt.id, [None]):
-                units.append(Unit(path.stem if path else prompt.id, _Image(prompt, path)))
+            paths = self._others_of(prompt) if self._of_others else self._images.get(prompt.id, [None])
+            for path in paths:
+                units.append(Unit(rating_name(prompt.id, path) if path else prompt.id, _Image(prompt, path)))
         return units
+
+    def _others_of(self, prompt: AskedPrompt) -> Sequence[Path]:
+        """Images of other prompts, always the same; none twice, and fewer where there are no more."""
+        others = [path for name, paths in self._images.items() if name != prompt.id for path in paths]
+        return random.Random(prompt.id).sample(others, min(self._of_others, len(others)))
 
     def work(self, units: Sequence[Unit]) -> Iterator[Done | Failed]:
         return ask_about_units(self._judge, units, self._requests, _lines)
@@ -67,6 +82,11 @@ class Answers(StepWithoutFiles):
         except OSError as error:
             raise DataError(f"cannot read {image.path}: {error.strerror}") from error
         return [Request(rule_prompt(entry["question"]), content, entry) for entry in image.prompt.questions]
+
+
+def rating_name(prompt_id: str, image: Path) -> str:
+    """What an image is called as one of a prompt: its own name, with the prompt's where it was drawn for another."""
+    return image.stem if image.stem.rpartition("_")[0] == prompt_id else f"{image.stem}.{prompt_id}"
 
 
 def read_questions(path: Path) -> list[AskedPrompt]:

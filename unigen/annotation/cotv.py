@@ -11,6 +11,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from unigen.annotation.answers import rating_name
 from unigen.annotation.judges.judge import reason_of
 from unigen.annotation.step import Done, Failed, Line, StepWithoutFiles, Unit
 from unigen.annotation.verdicts import RatedImage, RatedPrompt, relative_to
@@ -46,7 +47,7 @@ class Conversations(StepWithoutFiles):
 
     def units(self) -> Sequence[Unit]:
         chosen = choose_balanced(self._prompts, self._images_per_prompt)
-        return [Unit(Path(image.filename).stem, (prompt, image)) for prompt, image in chosen]
+        return [Unit(rating_name(prompt.id, Path(image.filename)), (prompt, image)) for prompt, image in chosen]
 
     def work(self, units: Sequence[Unit]) -> Iterator[Done | Failed]:
         for unit in units:

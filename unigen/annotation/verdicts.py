@@ -28,22 +28,22 @@ class RatedPrompt:
     images: tuple[RatedImage, ...]
 
 
-def read_rated(path: Path) -> list[RatedPrompt]:
-    """The answers of a file by prompt, wherever its lines stand.
+def read_rated(*paths: Path) -> list[RatedPrompt]:
+    """The answers of one or several files by prompt, wherever their lines stand.
 
     Raises:
         DataError: no such file, or a line that is not one of `answers`.
     """
     grouped: dict[tuple[str, str], list[RatedImage]] = {}
     needed: dict[str, Kind] = {"filename": str, "prompt": str, "question": list, "answer": list, "score": (int, float)}
-    for entry in read_entries(path, needed):
+    for path, entry in ((path, entry) for path in paths for entry in read_entries(path, needed)):
         if len(entry["question"]) != len(entry["answer"]) or not entry["answer"]:
             raise DataError(f"{path}: {entry['filename']} has {len(entry['question'])} questions and other answers")
         verdicts = tuple(answer == "yes" for answer in entry["answer"])
         image = RatedImage(entry["filename"], tuple(entry["question"]), verdicts, float(entry["score"]))
         grouped.setdefault((str(entry.get("id")), entry["prompt"]), []).append(image)
     if not grouped:
-        raise DataError(f"{path} holds no answer")
+        raise DataError(f"{' and '.join(map(str, paths))} holds no answer")
     return [RatedPrompt(name, text, tuple(images)) for (name, text), images in grouped.items()]
 
 

@@ -96,15 +96,23 @@ def candidates(
 @click.option("--questions", "questions_file", required=True, type=FILE, help="What `questions` wrote.")
 @IMAGES
 @OUTPUT
+@click.option(
+    "--of-others",
+    default=0,
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Ask about N images of other prompts instead, drawn by lot: most are wrong, which `cotv` needs.",
+)
 @judge_options.options("endpoint", "transformers", "detector", "unigen", max_tokens=10)
 @AS_JSON
-def answers(questions_file: Path, images: Path, output: Path, as_json: bool, **judge: Any) -> int:
+def answers(questions_file: Path, images: Path, output: Path, of_others: int, as_json: bool, **judge: Any) -> int:
     """Ask every question about every image of its prompt; an image's score is its share of yes."""
     from unigen.annotation.answers import Answers, read_questions
     from unigen.data.manifest import file_hash
 
     asked = read_questions(questions_file)
-    return _run(Answers(asked, file_hash(questions_file), images, judge_options.load(**judge)), output, as_json)
+    step = Answers(asked, file_hash(questions_file), images, judge_options.load(**judge), of_others)
+    return _run(step, output, as_json)
 
 
 @command.command()
@@ -127,7 +135,13 @@ def pairs(answers: Path, images: Path, output: Path, as_json: bool, **rule: Any)
 
 
 @command.command()
-@ANSWERS
+@click.option(
+    "--answers",
+    required=True,
+    multiple=True,
+    type=FILE,
+    help="What `answers` wrote; again for a file made with --of-others.",
+)
 @IMAGES
 @OUTPUT
 @click.option(
@@ -138,13 +152,14 @@ def pairs(answers: Path, images: Path, output: Path, as_json: bool, **rule: Any)
     help="At most, of good and of bad each.",
 )
 @AS_JSON
-def cotv(answers: Path, images: Path, output: Path, images_per_prompt: int, as_json: bool) -> int:
+def cotv(answers: tuple[Path, ...], images: Path, output: Path, images_per_prompt: int, as_json: bool) -> int:
     """Make conversations that teach step-by-step verification, as many over good images as over bad ones."""
     from unigen.annotation.cotv import Conversations
     from unigen.annotation.verdicts import read_rated
     from unigen.data.manifest import file_hash
 
-    step = Conversations(read_rated(answers), file_hash(answers), images, output, images_per_prompt)
+    hashes = "+".join(map(file_hash, answers))
+    step = Conversations(read_rated(*answers), hashes, images, output, images_per_prompt)
     return _run(step, output, as_json)
 
 

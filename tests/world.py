@@ -20,7 +20,14 @@ from tests.tiny import RESOLUTION, tiny_image_tokenizer, tiny_unigen, tiny_visio
 from unigen.cli.main import main
 from unigen.data.shapes.export import WorldSize, write_world
 
-SIZE = WorldSize(num_images=64, num_question_images=32, num_text_lines=64, num_held_out_questions=12, vocab_size=400)
+SIZE = WorldSize(
+    num_images=64,
+    num_question_images=32,
+    num_text_lines=64,
+    num_held_out_questions=12,
+    num_held_out_captions=24,
+    vocab_size=400,
+)
 IMAGE_SOURCE = {"format": "webdataset", "paths": ["shapes_short/train-{00000..00015}.tar"]}
 SOURCES = {
     "draw": {**IMAGE_SOURCE, "task": "t2i"},

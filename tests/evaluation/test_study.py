@@ -10,7 +10,7 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.geneval.summary import Graded
 from unigen.evaluation.items import Item
 from unigen.evaluation.records import RecordWriter
-from unigen.evaluation.study import Arm, difference
+from unigen.evaluation.study import Arm, difference, graded_answers
 
 
 def graded(verdicts: dict[tuple[str, int], list[bool]]) -> list[Graded]:
@@ -58,6 +58,21 @@ def test_other_prompts_are_refused_by_name() -> None:
     first, second = Arm("dpo", [graded({("colors", 0): [True]})]), Arm("sft", [graded({("colors", 1): [True]})])
     with pytest.raises(EvaluationError, match="dpo and sft were scored on different prompts"):
         difference(first, second)
+
+
+def test_a_question_counts_once_however_many_are_asked_about_an_image(tmp_path: Path) -> None:
+    """Three questions about one image and one about another: the mean is over questions, the resampling over images."""
+    images = ["a.png", "a.png", "a.png", "b.png"]
+    for name, right in (("ours", [True, True, True, False]), ("theirs", [False, False, True, True])):
+        writer = RecordWriter(tmp_path / name, 0)
+        for number, (image, correct) in enumerate(zip(images, right, strict=True)):
+            writer.append(Item(number, 0, seed=1), {"image": image, "correct": correct})
+            writer.append(Item(number, 1, seed=1), {"image": "other.png", "correct": True})  # not looking
+    ours, theirs = (Arm.read(name, [tmp_path / name], graded_answers) for name in ("ours", "theirs"))
+    assert (ours.score.value, theirs.score.value) == (0.75, 0.5)
+    found = difference(ours, theirs)
+    assert found.value == pytest.approx(0.25)
+    assert (found.low, found.high) == (pytest.approx(-1.0), pytest.approx(2 / 3))
 
 
 def write(folder: Path, prompts: list[int]) -> Path:

@@ -28,3 +28,21 @@ def alignment(folder: Path, as_json: bool) -> None:
     for name, found in summary["paired"].items():
         click.echo(f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}")
     click.echo(f"report: {(folder / PAGE_NAME).resolve()}")
+
+
+@command.command(
+    help="Where a UniFork should fork: report.json and report.html of the folder DIR that "
+    "scripts/reproduce_unifork_shapes.sh filled."
+)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json.")
+def unifork(folder: Path, as_json: bool) -> None:
+    from unigen.evaluation.unifork_study.report import PAGE_NAME, write_unifork_report
+
+    summary = write_unifork_report(folder)
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    for one in summary["findings"]:
+        click.echo(f"{one['title']}. {one['text']}")
+    click.echo(f"report: {(folder / PAGE_NAME).resolve()}")

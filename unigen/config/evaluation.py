@@ -147,6 +147,19 @@ class BestOfNConfig:
 
 
 @dataclass(frozen=True)
+class AlignmentConfig:
+    """Settings of the alignment of images and texts, layer by layer."""
+
+    pairs: str | None = None
+    """Images with captions: a folder of images with a .txt beside each, a folder of WebDataset shards, or a brace list of them;
+    null takes those of the world of shapes that training never shows."""
+    num_pairs: int = 1024
+    """At most so many are taken, the first ones."""
+    num_neighbours: int = 10
+    """k: how many nearest neighbours of a sample count."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -155,6 +168,7 @@ class EvaluationConfig:
     batch_size: int = 16
     """Images or questions at once; changes no image."""
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     best_of_n: BestOfNConfig = field(default_factory=BestOfNConfig)
     dpg: DpgConfig = field(default_factory=DpgConfig)
     fid: FidConfig = field(default_factory=FidConfig)

@@ -8,7 +8,6 @@
 <study>/seed-*/evaluation/cotv        geneval_shapes_cot: the first drawings, those the model chose, those the truth chose
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from unigen.evaluation.records import read_records
 from unigen.evaluation.run import read_results
 from unigen.evaluation.run_folder import StageLog, read_stage
 from unigen.evaluation.showcase import data_uri
-from unigen.evaluation.study import Arm, described, difference
+from unigen.evaluation.study import Arm, described, difference, elapsed
 from unigen.evaluation.tables import Score
 
 BENCHMARK, CHOSEN = "geneval_shapes", "geneval_shapes_cot"
@@ -85,14 +84,9 @@ class AlignmentStudy:
             },
             "dpo": {"reward_accuracy": fmean(accuracies)},
             "num_seeds": len(self.preferences),
-            "seconds": {"total": self._seconds()},
+            "seconds": {"total": elapsed(self.path)},
             "git_commit": git_commit(),
         }
-
-    def _seconds(self) -> float:
-        note = self.path / "started"
-        started = float(note.read_text(encoding="utf-8")) if note.is_file() else time.time()
-        return round(time.time() - started, 1)
 
     def gallery(self) -> list[dict[str, Any]]:
         """Prompts at which the model's choice is another image than the first, with both images and their verdicts."""

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 
 from unigen.errors import EvaluationError
+from unigen.evaluation.alignment.benchmark import Alignment
 from unigen.evaluation.best_of_n import BestOfNBenchmark
 from unigen.evaluation.dpg.benchmark import Dpg
 from unigen.evaluation.families import FAMILIES, IMAGES
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "geneval_shapes": GenevalShapes,
     "geneval": Geneval,
     "vqa_shapes": VqaShapes,
+    "alignment": Alignment,
     "lmms": Lmms,
     "dpg": Dpg,
     "mjhq_fid": MjhqFid,

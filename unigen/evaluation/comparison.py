@@ -102,6 +102,16 @@ def _render(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         labels=list(evaluations),
         rows=score_table(evaluations),
         remarks=remarks(evaluations),
+        alignment=_alignment(evaluations),
         manifests={label: results.get("manifest", {}) for label, results in evaluations.items()},
         written=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _alignment(evaluations: Mapping[str, Mapping[str, Any]]) -> str | None:
+    aligned = {label: results["alignment"] for label, results in evaluations.items() if "alignment" in results}
+    if not aligned:
+        return None
+    from unigen.evaluation.figures import alignment_curves  # imports matplotlib
+
+    return alignment_curves(aligned)

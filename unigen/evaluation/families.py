@@ -7,10 +7,11 @@ from unigen.config.folders import find_model
 from unigen.models.weights import read_config
 
 UNIGEN = "unigen"
+UNIFORK = "unifork"
 IMAGES = "images"
 """Not a model but a folder of images that were drawn elsewhere (`--images`)."""
-FAMILIES = (UNIGEN, "unifork", "uae", IMAGES)
-NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": "unifork", "llava_qwen2": "unifork", "uae": "uae"}
+FAMILIES = (UNIGEN, UNIFORK, "uae", IMAGES)
+NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": UNIFORK, "llava_qwen2": UNIFORK, "uae": "uae"}
 
 
 def family_of(model: str | Path, data_root: str | Path) -> str:

@@ -3,7 +3,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unigen.evaluation.run_folder import StageLog
 from unigen.evaluation.tables import Score
@@ -34,31 +35,23 @@ _SMOOTHED_POINTS = 60
 
 def loss_curves(stages: Sequence[StageLog]) -> str:
     """One panel a stage with all its losses; thin what was logged, thick a running mean."""
-    columns = min(3, len(stages))
-    rows = -(-len(stages) // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(3.5 * columns, 2.5 * rows), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel, stage in zip(panels, stages, strict=False):
+        figure, panels = _grid(len(stages), 3, (3.5, 2.5))
+        for panel, stage in zip(panels, stages, strict=True):
             _draw_losses(panel, stage)
-        for panel in panels[len(stages) :]:
-            panel.set_visible(False)
         return _svg(figure)
 
 
 def metric_curves(stages: Sequence[StageLog], names: Sequence[str]) -> str:
-    """One panel a metric, one line a stage."""
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
+    """One panel a metric, one line a stage that has it, in the same colour in all panels."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.7 * columns, 2.3 * rows), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel, name in zip(panels, names, strict=False):
+        figure, panels = _grid(len(names), 4, (2.7, 2.3))
+        for panel, name in zip(panels, names, strict=True):
             for color, stage in zip(COLORS * len(stages), stages, strict=False):
-                panel.plot(*stage.curve(name), color=color, lw=1.2, label=stage.name)
+                steps, values = stage.curve(name)
+                if steps:
+                    panel.plot(steps, values, color=color, lw=1.2, label=stage.name)
             _label(panel, name.rpartition("/")[2].replace("_", " "))
-        for panel in panels[len(names) :]:
-            panel.set_visible(False)
         return _svg(figure)
 
 
@@ -84,6 +77,65 @@ def score_chart(scores: Sequence[Score]) -> str:
         return _svg(figure)
 
 
+def alignment_curves(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """One panel a title: alignment over the layers with its 95% interval, and the level of chance.
+
+    Args:
+        found: by title what the benchmark `alignment` says: `chance`, and `ways` with a curve each.
+    """
+    with rc_context(STYLE):
+        figure, panels = _grid(len(found), 3, (3.7, 2.9), sharey=True)
+        for panel, (title, one) in zip(panels, found.items(), strict=True):
+            for color, (name, curve) in zip(COLORS * len(one["ways"]), one["ways"].items(), strict=False):
+                _draw_alignment(panel, color, name, curve)
+            panel.axhline(one["chance"], color=INK, lw=0.8, ls=":", label="chance")
+            panel.set_ylim(bottom=0)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _label(panel, title, "after layer")
+        return _svg(figure)
+
+
+def difference_curves(found: Mapping[str, Mapping[str, Sequence[tuple[int, Mapping[str, float]]]]]) -> str:
+    """One panel a title, one line a name: differences with their 95% intervals over the steps, beside none at all.
+
+    Args:
+        found: by title and name, steps with `mean`, `low` and `high`.
+    """
+    with rc_context(STYLE):
+        figure, panels = _grid(len(found), 2, (4.6, 2.9))
+        for panel, (title, lines) in zip(panels, found.items(), strict=True):
+            for color, (name, points) in zip(COLORS * len(lines), lines.items(), strict=False):
+                steps, values = [step for step, _ in points], [one["mean"] for _, one in points]
+                reach = [
+                    [one["mean"] - one["low"] for _, one in points],
+                    [one["high"] - one["mean"] for _, one in points],
+                ]
+                panel.errorbar(
+                    steps, values, yerr=reach, color=color, lw=1.4, marker="o", ms=3, capsize=2.5, label=name
+                )
+            panel.axhline(0, color=INK, lw=0.8, ls=":")
+            _label(panel, title)
+        return _svg(figure)
+
+
+def _grid(count: int, most_columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each of this size in inches."""
+    columns = min(most_columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, **options).flatten())
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]
+
+
+def _draw_alignment(panel: Axes, color: str, name: str, curve: Mapping[str, Any]) -> None:
+    values, places = curve["alignment"], range(len(curve["alignment"]))
+    lows, highs = zip(*curve["intervals"], strict=True)
+    panel.fill_between(places, lows, highs, color=color, alpha=0.15, lw=0)
+    panel.plot(places, values, color=color, lw=1.6, marker="o", ms=3, label=name)
+
+
 def _draw_losses(panel: Axes, stage: StageLog) -> None:
     names = stage.losses
     if len(names) == 2:  # the total and its only part are one line
@@ -96,9 +148,9 @@ def _draw_losses(panel: Axes, stage: StageLog) -> None:
     _label(panel, stage.name)
 
 
-def _label(panel: Axes, title: str) -> None:
+def _label(panel: Axes, title: str, below: str = "step") -> None:
     panel.set_title(title, loc="left", fontweight="bold", fontsize=10)
-    panel.set_xlabel("step")
+    panel.set_xlabel(below)
     panel.grid(color=FAINT, lw=0.5)
     panel.legend(frameon=False, fontsize=8)
 

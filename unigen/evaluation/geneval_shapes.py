@@ -69,17 +69,17 @@ def score_verdicts(entries: Sequence[Entry], verdicts: Sequence[tuple[int, bool]
     over the tags that have prompts of either kind.
     """
     graded = [Graded(index, entries[index]["tag"], correct) for index, correct in verdicts]
+    is_seen = [entries[index].get("seen", True) for index, _ in verdicts]
     kinds = {
-        is_seen: [one for one in graded if entries[one.prompt].get("seen", True) is is_seen]
-        for is_seen in (True, False)
+        wanted: [one for one, seen in zip(graded, is_seen, strict=True) if seen is wanted] for wanted in (True, False)
     }
     mixed = [tag for tag in present_tags(kinds[True]) if tag in present_tags(kinds[False])]
     scores = summarise(graded)
-    for name, is_seen in (("seen", True), ("unseen", False)):
-        found = estimate_tags(kinds[is_seen], mixed) if mixed else None
+    for name, wanted in (("seen", True), ("unseen", False)):
+        found = estimate_tags(kinds[wanted], mixed) if mixed else None
         scores[name] = found and found.value
         scores[f"{name}_interval"] = found and found.interval
-        scores[f"{name}_tags"] = {tag: estimate_tags(kinds[is_seen], [tag]).value for tag in mixed}
+        scores[f"{name}_tags"] = {tag: estimate_tags(kinds[wanted], [tag]).value for tag in mixed}
     return scores
 
 

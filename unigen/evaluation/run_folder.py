@@ -59,7 +59,13 @@ class StageLog:
         """The loss over the first and over the last twentieth of the logged steps."""
         _, values = self.curve(self.losses[0])
         count = max(1, len(values) // _EDGE_SHARE)
-        return sum(values[:count]) / count, sum(values[-count:]) / count
+        return sum(values[:count]) / count, self.last(self.losses[0])
+
+    def last(self, name: str) -> float:
+        """One metric over the last twentieth of the logged steps."""
+        _, values = self.curve(name)
+        count = max(1, len(values) // _EDGE_SHARE)
+        return sum(values[-count:]) / count
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study: several ways to draw the same prompts, each perhaps trained from several seeds, scored side by side and in pairs."""
+"""A study: several ways to draw the same prompts, or to answer the same questions, each perhaps trained from several seeds,
+scored side by side and in pairs."""
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,23 +14,40 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.geneval.summary import Graded, estimate_tags, present_tags
 from unigen.evaluation.records import read_records
 from unigen.evaluation.statistics import Estimate, estimate
+from unigen.evaluation.vqa_shapes import LOOKING
+
+QUESTIONS = "questions"
+"""The one tag of all answers."""
+
+
+def graded_drawings(folder: Path) -> list[Graded]:
+    """The verdicts over the images of a GenEval, by prompt and tag."""
+    records = _records(folder, "drawings")
+    return [Graded(int(key.partition("/")[0]), one["tag"], one["correct"]) for key, one in sorted(records.items())]
+
+
+def graded_answers(folder: Path) -> list[Graded]:
+    """The verdicts over the answers of `vqa_shapes`; the questions about one image are a cluster."""
+    records = sorted(_records(folder, "answers").items())
+    looking = [one for key, one in records if int(key.rpartition("/")[2]) == LOOKING]
+    return [Graded(one["image"], QUESTIONS, one["correct"]) for one in looking]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to draw: the verdicts over its images, one sequence a training seed."""
+    """One way to draw or to answer: the verdicts, one sequence a training seed."""
 
     name: str
     seeds: Sequence[Sequence[Graded]]
 
     @classmethod
-    def read(cls, name: str, folders: Sequence[Path]) -> "Arm":
+    def read(cls, name: str, folders: Sequence[Path], grade: Callable[[Path], list[Graded]] = graded_drawings) -> "Arm":
         """From the records of a benchmark's folders, one a training seed.
 
         Raises:
             EvaluationError: a folder without records, or folders over different prompts.
         """
-        seeds = [_graded(folder) for folder in folders]
+        seeds = [grade(folder) for folder in folders]
         prompts = [{one.prompt for one in graded} for graded in seeds]
         for folder, found in zip(folders, prompts, strict=True):
             if found != prompts[0]:
@@ -56,26 +75,27 @@ class Arm:
             "seeds": [estimate_tags(graded, self.tags).value for graded in self.seeds],
         }
 
-    def means(self) -> dict[tuple[str, int], float]:
-        """Share of right images by tag and prompt."""
-        found: dict[tuple[str, int], list[bool]] = defaultdict(list)
+    def verdicts(self) -> dict[tuple[str, int | str], list[bool]]:
+        """All that was said of each prompt, by tag and prompt."""
+        found: dict[tuple[str, int | str], list[bool]] = defaultdict(list)
         for one in self.graded:
             found[one.tag, one.prompt].append(one.correct)
-        return {key: fmean(values) for key, values in found.items()}
+        return found
 
 
 def difference(first: Arm, second: Arm) -> Estimate:
-    """Score of `first` minus score of `second`, with a bootstrap over the prompts that both have drawn.
+    """Score of `first` minus score of `second`, with a bootstrap over the prompts, or the images asked about, that both had.
 
     Raises:
         EvaluationError: they have drawn different prompts.
     """
-    ours, theirs = first.means(), second.means()
+    ours, theirs = first.verdicts(), second.verdicts()
     if ours.keys() != theirs.keys():
         raise EvaluationError(f"{first.name} and {second.name} were scored on different prompts; evaluate both again")
     strata: dict[str, list[list[float]]] = defaultdict(list)
-    for (tag, prompt), value in ours.items():
-        strata[tag].append([value - theirs[tag, prompt]])
+    for (tag, prompt), values in ours.items():
+        # As often as there are verdicts: an image with three questions counts three times, as in the score.
+        strata[tag].append([fmean(values) - fmean(theirs[tag, prompt])] * len(values))
     return estimate(*strata.values())
 
 
@@ -84,8 +104,14 @@ def described(found: Estimate) -> dict[str, float]:
     return {"mean": found.value, "low": found.low, "high": found.high}
 
 
-def _graded(folder: Path) -> list[Graded]:
-    records: Mapping[str, Any] = read_records(folder)
+def elapsed(path: Path) -> float:
+    """Seconds since a study began, by the note that its script leaves in the folder; 0 without one."""
+    note = path / "started"
+    return round(time.time() - float(note.read_text(encoding="utf-8")), 1) if note.is_file() else 0.0
+
+
+def _records(folder: Path, what: str) -> Mapping[str, Any]:
+    records = read_records(folder)
     if not records:
-        raise EvaluationError(f"{folder} holds no records of drawings; run `unigen evaluate` into it")
-    return [Graded(int(key.partition("/")[0]), one["tag"], one["correct"]) for key, one in sorted(records.items())]
+        raise EvaluationError(f"{folder} holds no records of {what}; run `unigen evaluate` into it")
+    return records

@@ -46,6 +46,7 @@ def scores(results: Mapping[str, Any]) -> list[Score]:
         "best_of_n": _best_of_n(results),
         "vqa_shapes": _reading(results),
         "lmms": _understanding(results),
+        "alignment": _alignment(results),
         "tokenizer": _tokenizer(results),
     }
     return [score for section in sections.values() for score in section]
@@ -155,6 +156,20 @@ def _understanding(results: Mapping[str, Any]) -> Iterator[Score]:
             if isinstance(value, float) and not metric.endswith("_stderr"):
                 interval = found.get(f"{metric}_interval")
                 yield Score(UNDERSTANDING, f"{task} {metric}", value, tuple(interval) if interval else None)
+
+
+def _alignment(results: Mapping[str, Any]) -> Iterator[Score]:
+    """Of each curve its highest and its last point."""
+    found = results.get("alignment")
+    if not found:
+        return
+    group = f"Alignment (mutual {found['k']}-NN)"
+    for way, curve in found["ways"].items():
+        values = curve["alignment"]
+        best, last = max(range(len(values)), key=values.__getitem__), len(values) - 1
+        for name, place, note in (("highest", best, f"after layer {best} of {last}"), ("last layer", last, "")):
+            yield Score(group, f"{way}, {name}", values[place], tuple(curve["intervals"][place]), note=note)
+    yield Score(group, "chance", found["chance"], note=f"{found['num_pairs']} pairs", is_reference=True)
 
 
 def _tokenizer(results: Mapping[str, Any]) -> Iterator[Score]:

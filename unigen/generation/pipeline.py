@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unigen.errors import CheckpointError, ConfigError
 from unigen.generation.seeds import image_seed
@@ -72,6 +73,22 @@ class Pipeline(ABC):
             f"{self.name}: models of this family do not tell the probability of a yes; rate with a style that writes "
             "answers, and leave ties to the order"
         )
+
+    @property
+    def layer_ways(self) -> tuple[str, ...]:
+        """By which ways texts and images are taken in, such as two branches; none in a family without `layer_states`."""
+        return ()
+
+    def layer_states(self, inputs: Sequence[str] | Sequence[Image.Image], way: str, *, batch_size: int = 16) -> Tensor:
+        """What each layer makes of texts, or of images, on their own: (N, layers + 1, width) in float32 on the CPU.
+
+        Each state is the mean over the positions of the text or of the image; the first is what goes into the first layer, the
+        last what comes out of the last, before any final norm.
+
+        Raises:
+            ConfigError: a way that is not one of `layer_ways`.
+        """
+        raise ConfigError(f"{self.name}: models of this family do not show the states of their layers")
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

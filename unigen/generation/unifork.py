@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unigen.config.folders import find_model, weights_hash
-from unigen.data.batch import CodeImage, Sample, collate
+from unigen.data.batch import Batch, CodeImage, Sample, collate
 from unigen.data.images import padded_pixels, square_pixels
 from unigen.errors import CheckpointError
-from unigen.generation.autoregressive import TextSettings, write_text
+from unigen.generation.autoregressive import ReadRows, TextSettings, read_rows, write_text
+from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.next_position import BranchReader, NextPositionSettings, draw_positions
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, in_batches, settings_of
 from unigen.generation.seeds import uniform_noise
@@ -132,10 +133,8 @@ class UniForkPipeline(Pipeline):
         reader = BranchReader(self.model, "understanding")
 
         def answer(batch: list[AskRequest]) -> list[str]:
-            rows = collate([[self._row(request)] for request in batch]).to(self.model.device)
-            features_KC, seeds = self._features(rows.code_images), [request.seed for request in batch]
-            rows = replace(rows, feature_slots_K=rows.code_slots_NI.flatten())
-            size = len(self.tokenizer)
+            rows, features_KC = self._rows_and_features([self._row(request) for request in batch])
+            seeds, size = [request.seed for request in batch], len(self.tokenizer)
             written = write_text(reader, rows, features_KC, stop_id, size, chosen, seeds, self.decoding)
             return [str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written]
 
@@ -148,6 +147,39 @@ class UniForkPipeline(Pipeline):
             pixels_B3HW = torch.stack(pixels).to(self.model.device)
             found += images_of(self.image_tokenizer.decode(self.image_tokenizer.encode(pixels_B3HW)))
         return found
+
+    @property
+    def layer_ways(self) -> tuple[str, ...]:
+        """The branches, each with rows of its own task: running text and images to be read, or prompts and images to be drawn."""
+        return tuple(self.model.config.branches)
+
+    def layer_states(self, inputs: Sequence[str] | Sequence[Image.Image], way: str, *, batch_size: int = 16) -> Tensor:
+        require_way(way, self.layer_ways)
+        branch: Branch = "generation" if way == "generation" else "understanding"
+        rows = (self._pooled_row(one, branch) for one in inputs)
+        layers = [*self.model.shared_layers, *self.model.branch_layers(branch)]
+        return pooled_states(rows, batch_size, layers, lambda some: self._read(some, branch))
+
+    def _pooled_row(self, one: str | Image.Image, branch: Branch) -> PooledRow:
+        template = self.template
+        if isinstance(one, str):
+            if branch == "generation":
+                return text_row(template.draw_prompt(one), template.caption_positions(one))
+            ids = template.running_text(one)
+            return text_row(ids, range(1, len(ids)))
+        if branch == "understanding":
+            return image_row(self._row(AskRequest("", (one,))))
+        pixels = square_pixels(one.convert("RGB"), self.model.config.image_resolution)
+        return image_row(Sample("", Document(0, template.draw("", supervised=False)), (CodeImage(pixels),)))
+
+    def _read(self, samples: Sequence[Sample], branch: Branch) -> ReadRows:
+        rows, features_KC = self._rows_and_features(samples)
+        return read_rows(BranchReader(self.model, branch), rows, features_KC)
+
+    def _rows_and_features(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
+        """One sample a row, and the features of all its images, which take the places of their codes."""
+        rows = collate([[sample] for sample in samples]).to(self.model.device)
+        return replace(rows, feature_slots_K=rows.code_slots_NI.flatten()), self._features(rows.code_images)
 
     def _row(self, request: AskRequest) -> Sample:
         shown = [padded_pixels(image.convert("RGB"), self.model.config.image_resolution) for image in request.images]

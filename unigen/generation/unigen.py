@@ -29,6 +29,7 @@ from unigen.generation.autoregressive import (
     text_logits,
     write_behind,
 )
+from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, in_batches, settings_of
 from unigen.generation.shared_reading import ReadingRow, answer_in_batches, images_key, share_beginnings
@@ -151,6 +152,24 @@ class UnigenPipeline(Pipeline):
     def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
         return answer_in_batches(requests, batch_size, self._yes_probabilities)
 
+    @property
+    def layer_ways(self) -> tuple[str, ...]:
+        """Texts are running text in both; images are read as codes, or as features where there is a vision tower."""
+        return ("codes",) if self.vision_tower is None else ("codes", "features")
+
+    def layer_states(self, inputs: Sequence[str] | Sequence[Image.Image], way: str, *, batch_size: int = 16) -> Tensor:
+        require_way(way, self.layer_ways)
+        rows = (self._pooled_row(one, way) for one in inputs)
+        layers = list(self.model.llm.model.layers)
+        return pooled_states(rows, batch_size, layers, lambda some: self._read([[ReadingRow(one)] for one in some]))
+
+    def _pooled_row(self, one: str | Image.Image, way: str) -> PooledRow:
+        if isinstance(one, str):
+            ids = [self.vocabulary.message_start, *self.tokenizer.encode(one, add_special_tokens=False)]
+            return text_row(ids, range(1, len(ids)))
+        prepare = self._preparation((one,)) if way == "features" else self._preparation_of_codes((one,))
+        return image_row(prepare(AskRequest(""), ""))
+
     @torch.no_grad()
     def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
         questions = []
@@ -191,10 +210,12 @@ class UnigenPipeline(Pipeline):
         if self.vision_tower is None:
             if not images:
                 raise DataError("a model that reads through image codes needs at least one image; give --image FILE")
-            shown = tuple(CodeImage(self._pixels(image)) for image in images)
-            return partial(self._row_over_codes, shown)
+            return self._preparation_of_codes(images)
         seen = [self.vision_tower.preprocess(image) for image in images]
         return partial(self._row_over_features, tuple(seen), [self.vision_tower.num_tokens(one) for one in seen])
+
+    def _preparation_of_codes(self, images: Sequence[Image.Image]) -> Callable[[AskRequest, str], Sample]:
+        return partial(self._row_over_codes, tuple(CodeImage(self._pixels(image)) for image in images))
 
     def _row_over_codes(self, images: tuple[CodeImage, ...], request: AskRequest, answer: str) -> Sample:
         segments = self.template.question_over_codes(request.history, request.question, len(images), answer)

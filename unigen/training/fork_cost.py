@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of one global step of UniFork at most: every row is full, and goes through the shared layers and its own branch."""
 
-import torch
-
-from unigen.models.cost import LanguageModelCost, count_parameters, measure_on_meta
+from unigen.models.cost import LanguageModelCost, count_parameters
 from unigen.models.unifork import UniFork
 from unigen.models.unifork_config import Branch
+from unigen.models.unifork_cost import depth_transformer_flops
 
 
 def fork_flops(model: UniFork, samples: dict[str, int]) -> dict[str, float]:
@@ -32,13 +31,5 @@ def fork_flops(model: UniFork, samples: dict[str, int]) -> dict[str, float]:
         "connector": 3.0 * connector,
     }
     if drawn:
-        flops["depth_transformer"] = 3 * drawn * _depth_flops(model)
+        flops["depth_transformer"] = 3 * drawn * depth_transformer_flops(model)
     return flops
-
-
-def _depth_flops(model: UniFork) -> float:
-    """One image through the depth transformer, teacher-forced."""
-    sizes, positions = model.depth_transformer.sizes, model.config.num_image_codes
-    hidden_MD = torch.empty(positions, sizes.hidden_size, device="meta")
-    embeddings_MPC = torch.empty(positions, sizes.depth, sizes.code_channels, device="meta")
-    return measure_on_meta(lambda: model.depth_transformer(hidden_MD, embeddings_MPC)).flops

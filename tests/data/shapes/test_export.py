@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +18,9 @@ from unigen.data.shapes.export import MANIFEST_NAME, WorldSize, write_world
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-SMALL = WorldSize(num_images=40, num_question_images=30, num_text_lines=40, num_held_out_questions=60)
+SMALL = WorldSize(
+    num_images=40, num_question_images=30, num_text_lines=40, num_held_out_questions=60, num_held_out_captions=50
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +89,25 @@ def test_held_out_images_are_not_training_images(world: Path) -> None:
                 content = tar.extractfile(member)
                 if member.name.endswith(".png") and content is not None:
                     trained.add(Image.open(io.BytesIO(content.read())).convert("RGB").tobytes())
-    held_out = images_of(world / "evaluation" / "images")
-    assert held_out
-    assert not held_out & trained
+    for name in ("images", "captioned"):
+        held_out = images_of(world / "evaluation" / name)
+        assert held_out
+        assert not held_out & trained
+
+
+def test_every_held_out_image_with_a_caption_is_another_one_and_so_is_its_caption(world: Path) -> None:
+    folder = world / "evaluation" / "captioned"
+    captions = [file.read_text() for file in folder.glob("*.txt")]
+    assert len(captions) == len(set(captions)) == len(images_of(folder)) == SMALL.num_held_out_captions
+    assert all(file.with_suffix(".png").is_file() for file in folder.glob("*.txt"))
+    assert all(caption.startswith("There ") for caption in captions)
+
+
+def test_the_captioned_images_move_nothing_else(world: Path, tmp_path: Path) -> None:
+    write_world(tmp_path / "fewer", seed=3, size=replace(SMALL, num_held_out_captions=5))
+    more, fewer = digests(world), digests(tmp_path / "fewer")
+    other = {name for name in more if more[name] != fewer.get(name)}
+    assert {name for name in other if not name.startswith("evaluation/captioned/")} == {MANIFEST_NAME}
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(world: Path, tmp_path: Path) -> None:
@@ -100,7 +119,9 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(world: Path
 
 def test_a_matching_world_is_left_alone_and_another_one_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "world"
-    tiny = WorldSize(num_images=16, num_question_images=2, num_text_lines=2, num_held_out_questions=5)
+    tiny = WorldSize(
+        num_images=16, num_question_images=2, num_text_lines=2, num_held_out_questions=5, num_held_out_captions=5
+    )
     first = write_world(folder, seed=0, size=tiny)
     written = (folder / MANIFEST_NAME).stat().st_mtime_ns
     assert write_world(folder, seed=0, size=tiny) == first
@@ -120,6 +141,8 @@ def test_a_folder_with_other_things_in_it_is_never_replaced(tmp_path: Path) -> N
 def test_impossible_sizes_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="num_text_lines is 0"):
         write_world(tmp_path / "world", seed=0, size=WorldSize(num_text_lines=0))
+    with pytest.raises(DataError, match="num_held_out_captions is 5000, it must be at most"):
+        write_world(tmp_path / "world", seed=0, size=WorldSize(num_held_out_captions=5000))
 
 
 def test_tokenizer_is_deterministic_lossless_and_knows_the_chat_roles(world: Path) -> None:

@@ -23,16 +23,26 @@ from unigen.data.shapes.captions import long_caption, short_caption
 from unigen.data.shapes.prompts import geneval_prompts, training_prompts
 from unigen.data.shapes.questions import Question, QuestionBook
 from unigen.data.shapes.render import render
-from unigen.data.shapes.scene import TAGS, Scene, sample_scene
+from unigen.data.shapes.scene import (
+    TAGS,
+    Scene,
+    SceneObject,
+    is_held_out,
+    is_withheld,
+    sample_any_scene,
+    sample_scene,
+)
 from unigen.data.shapes.tokenizer import train_tokenizer
 from unigen.errors import DataError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MANIFEST_NAME = "manifest.json"
 NUM_SHARDS = 16
 NUM_TEXT_FILES = 4
+MOST_CAPTIONED = 512
+"""There are not many more scenes that training never shows."""
 
-_IMAGES, _CONVERSATIONS, _TEXT, _EVALUATION, _PROMPTS = range(5)  # independent streams of one seed
+_IMAGES, _CONVERSATIONS, _TEXT, _EVALUATION, _PROMPTS, _CAPTIONED = range(6)  # independent streams of one seed
 _TURNS_PER_IMAGE = 3
 # Which colour belongs to which of two objects takes far longer to learn than one object does.
 _ROUND_OF_TAGS = (*TAGS, "two_object", "position", "color_attr")
@@ -49,6 +59,7 @@ class WorldSize:
     num_question_images: int = 15_000
     num_text_lines: int = 20_000
     num_held_out_questions: int = 400
+    num_held_out_captions: int = 512
     vocab_size: int = 640
 
 
@@ -86,6 +97,10 @@ def _check_size(size: WorldSize) -> None:
         least = {"resolution": 16, "num_images": NUM_SHARDS, "vocab_size": 300}.get(name, 1)
         if value < least:
             raise DataError(f"world of shapes: {name} is {value}, it must be at least {least}")
+    if size.num_held_out_captions > MOST_CAPTIONED:
+        raise DataError(
+            f"world of shapes: num_held_out_captions is {size.num_held_out_captions}, it must be at most {MOST_CAPTIONED}"
+        )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -107,6 +122,7 @@ def _write_all(folder: Path, seed: int, size: WorldSize) -> dict[str, int]:
         "conversation_turns": _write_conversations(folder / "conversations", _stream(seed, _CONVERSATIONS), size),
         "text_lines": _write_text(folder / "text", _stream(seed, _TEXT), size),
         **_write_evaluation(folder / "evaluation", _stream(seed, _EVALUATION), size),
+        "held_out_captions": _write_captioned(folder / "evaluation" / "captioned", _stream(seed, _CAPTIONED), size),
         "training_prompts": _write_prompts(folder / "prompts", _stream(seed, _PROMPTS)),
     }
     tokenizer = train_tokenizer(size.vocab_size)
@@ -198,6 +214,21 @@ def _write_evaluation(folder: Path, rng: np.random.Generator, size: WorldSize) -
         lines += [json.dumps({"image": name, **_question_fields(asked)}) + "\n" for asked in questions]
     (folder / "vqa_shapes.jsonl").write_text("".join(lines))
     return {"prompts": len(prompts), "held_out_questions": len(lines), "held_out_images": num_images}
+
+
+def _write_captioned(folder: Path, rng: np.random.Generator, size: WorldSize) -> int:
+    """Scenes that training never shows, each once, as images with a long caption beside each."""
+    folder.mkdir()
+    written: set[tuple[SceneObject, ...]] = set()
+    while len(written) < size.num_held_out_captions:
+        scene = sample_any_scene(str(rng.choice(TAGS)), rng)
+        if scene.objects in written or not (is_withheld(scene) or is_held_out(scene)):
+            continue
+        name = f"{len(written):05d}"
+        (folder / f"{name}.png").write_bytes(_png(render(scene, size.resolution)))
+        (folder / f"{name}.txt").write_text(long_caption(scene, rng), encoding="utf-8")
+        written.add(scene.objects)
+    return len(written)
 
 
 def _write_prompts(folder: Path, rng: np.random.Generator) -> int:

@@ -14,8 +14,8 @@ from unigen.evaluation.statistics import Estimate, clustered, estimate
 class Graded:
     """The verdict over one image."""
 
-    prompt: int
-    """Number of its prompt; the images of one prompt are a cluster."""
+    prompt: int | str
+    """Number or name of its prompt; the images of one prompt are a cluster."""
     tag: str
     correct: bool
 
@@ -26,7 +26,7 @@ def summarise(graded: Sequence[Graded]) -> dict[str, Any]:
     tags = present_tags(graded)
     by_tag = {tag: estimate_tags(graded, [tag]) for tag in tags}
     overall = estimate_tags(graded, tags)
-    prompts: dict[int, bool] = defaultdict(bool)
+    prompts: dict[int | str, bool] = defaultdict(bool)
     for one in graded:
         prompts[one.prompt] |= one.correct
     return {

@@ -32,6 +32,12 @@ SYSTEM_MESSAGE = (
 NULL_PROMPT = "<|im_start|>USER: <|video_pad|>. ASSISTANT: "
 """Stands for no caption, in every format of drawing."""
 
+_AROUND_CAPTION: dict[DrawFormat, tuple[str, str]] = {
+    "bare": ("", ""),
+    "opened": ("<|im_start|>", ""),
+    "conversation": ("<|im_start|>USER: ", " ASSISTANT: "),
+}
+
 
 @dataclass(frozen=True)
 class UniForkTemplate:
@@ -55,12 +61,20 @@ class UniForkTemplate:
 
     def draw_prompt(self, caption: str) -> list[int]:
         """Token ids before the image."""
-        shapes = {
-            "bare": caption,
-            "opened": f"<|im_start|>{caption}",
-            "conversation": f"<|im_start|>USER: {caption} ASSISTANT: ",
-        }
-        return self._encode(shapes[self.draw_format] if caption else NULL_PROMPT)
+        before, after = _AROUND_CAPTION[self.draw_format]
+        return self._encode(f"{before}{caption}{after}" if caption else NULL_PROMPT)
+
+    def caption_positions(self, caption: str) -> list[int]:
+        """Where among the ids of its `draw_prompt` those of a caption stand."""
+        before, after = _AROUND_CAPTION[self.draw_format]
+        first, stop = len(before), len(before) + len(caption)
+        encoded = self.tokenizer(f"{before}{caption}{after}", add_special_tokens=False, return_offsets_mapping=True)
+        spans = encoded["offset_mapping"]
+        return [position for position, (start, end) in enumerate(spans) if start < stop and end > first]
+
+    def running_text(self, content: str) -> list[int]:
+        """Token ids of a text that stands alone, behind `<|im_start|>`."""
+        return self._encode(f"<|im_start|>{content}")
 
     def read_codes(self, turns: Sequence[tuple[str, str]], num_images: int = 1) -> tuple[Segment, ...]:
         """A reading row over the image tokenizer's features; the answers are supervised."""

@@ -36,7 +36,7 @@ def read_rated(*paths: Path) -> list[RatedPrompt]:
     """
     grouped: dict[tuple[str, str], list[RatedImage]] = {}
     needed: dict[str, Kind] = {"filename": str, "prompt": str, "question": list, "answer": list, "score": (int, float)}
-    for path, entry in ((path, entry) for path in paths for entry in read_entries(path, needed)):
+    for path, entry in ((file, line) for file in paths for line in read_entries(file, needed)):
         if len(entry["question"]) != len(entry["answer"]) or not entry["answer"]:
             raise DataError(f"{path}: {entry['filename']} has {len(entry['question'])} questions and other answers")
         verdicts = tuple(answer == "yes" for answer in entry["answer"])

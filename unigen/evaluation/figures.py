@@ -3,7 +3,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -83,16 +83,17 @@ def alignment_curves(found: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         found: by title what the benchmark `alignment` says: `chance`, and `ways` with a curve each.
     """
+    colors = _colors(one["ways"] for one in found.values())
     with rc_context(STYLE):
-        figure, panels = _grid(len(found), 3, (3.7, 2.9), sharey=True)
+        figure, panels = _grid(len(found), 3, (3.9, 2.9), sharey=True)
         for panel, (title, one) in zip(panels, found.items(), strict=True):
-            for color, (name, curve) in zip(COLORS * len(one["ways"]), one["ways"].items(), strict=False):
-                _draw_alignment(panel, color, name, curve)
+            for name, curve in one["ways"].items():
+                _draw_alignment(panel, colors[name], name, curve)
             panel.axhline(one["chance"], color=INK, lw=0.8, ls=":", label="chance")
             panel.set_ylim(bottom=0)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            _label(panel, title, "after layer")
-        return _svg(figure)
+            _label(panel, title, "after layer", has_legend=False)
+        return _svg(_with_legend(figure, panels))
 
 
 def difference_curves(found: Mapping[str, Mapping[str, Sequence[tuple[int, Mapping[str, float]]]]]) -> str:
@@ -101,21 +102,38 @@ def difference_curves(found: Mapping[str, Mapping[str, Sequence[tuple[int, Mappi
     Args:
         found: by title and name, steps with `mean`, `low` and `high`.
     """
+    colors = _colors(found.values())
     with rc_context(STYLE):
         figure, panels = _grid(len(found), 2, (4.6, 2.9))
         for panel, (title, lines) in zip(panels, found.items(), strict=True):
-            for color, (name, points) in zip(COLORS * len(lines), lines.items(), strict=False):
-                steps, values = [step for step, _ in points], [one["mean"] for _, one in points]
-                reach = [
-                    [one["mean"] - one["low"] for _, one in points],
-                    [one["high"] - one["mean"] for _, one in points],
-                ]
-                panel.errorbar(
-                    steps, values, yerr=reach, color=color, lw=1.4, marker="o", ms=3, capsize=2.5, label=name
-                )
+            for name, points in lines.items():
+                _draw_differences(panel, colors[name], name, points)
             panel.axhline(0, color=INK, lw=0.8, ls=":")
-            _label(panel, title)
-        return _svg(figure)
+            panel.set_xticks(sorted({step for points in lines.values() for step, _ in points}))
+            _label(panel, title, has_legend=False)
+        return _svg(_with_legend(figure, panels))
+
+
+def _draw_differences(panel: Axes, color: str, name: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    steps, values = [step for step, _ in points], [one["mean"] for _, one in points]
+    reach = [[one["mean"] - one["low"] for _, one in points], [one["high"] - one["mean"] for _, one in points]]
+    panel.errorbar(steps, values, yerr=reach, color=color, lw=1.4, marker="o", ms=3, capsize=2.5, label=name)
+
+
+def _colors(names: Iterable[Iterable[str]]) -> dict[str, str]:
+    """A colour for each name, the same in all panels."""
+    different = dict.fromkeys(name for some in names for name in some)
+    return dict(zip(different, COLORS * len(different), strict=False))
+
+
+def _with_legend(figure: Figure, panels: Sequence[Axes]) -> Figure:
+    """The figure with one legend below all its panels."""
+    shown = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    columns = min(len(shown), 4)
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    return figure
 
 
 def _grid(count: int, most_columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
@@ -148,11 +166,12 @@ def _draw_losses(panel: Axes, stage: StageLog) -> None:
     _label(panel, stage.name)
 
 
-def _label(panel: Axes, title: str, below: str = "step") -> None:
+def _label(panel: Axes, title: str, below: str = "step", *, has_legend: bool = True) -> None:
     panel.set_title(title, loc="left", fontweight="bold", fontsize=10)
     panel.set_xlabel(below)
     panel.grid(color=FAINT, lw=0.5)
-    panel.legend(frameon=False, fontsize=8)
+    if has_legend:
+        panel.legend(frameon=False, fontsize=8)
 
 
 def _smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -166,8 +166,8 @@ def _alignment(results: Mapping[str, Any]) -> Iterator[Score]:
     group = f"Alignment (mutual {found['k']}-NN)"
     for way, curve in found["ways"].items():
         values = curve["alignment"]
-        best, last = max(range(len(values)), key=values.__getitem__), len(values) - 1
-        for name, place, note in (("highest", best, f"after layer {best} of {last}"), ("last layer", last, "")):
+        best = max(range(len(values)), key=values.__getitem__)
+        for name, place, note in (("highest", best, "of all layers"), ("last layer", -1, "")):
             yield Score(group, f"{way}, {name}", values[place], tuple(curve["intervals"][place]), note=note)
     yield Score(group, "chance", found["chance"], note=f"{found['num_pairs']} pairs", is_reference=True)
 

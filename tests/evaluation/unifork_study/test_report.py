@@ -90,7 +90,7 @@ def test_the_words_say_where_and_from_when_on_the_fork_pays(report: dict) -> Non
     assert "So no fork is shown to pay or to cost here" in words["Reading"]
     assert "with 2 of 4 layers shared from step 40 on" in words["Budget"]
     assert "Reading: at the last of the budgets of 20, 40 steps no fork is shown to pay." in words["Budget"]
-    assert "fully shared: understanding 0.400 after layer 2, 0.200 at the end" in words["Alignment"]
+    assert "fully shared 0.400 after layer 2 and 0.200 after the last" in words["Alignment"]
     assert "at the same FLOPs per token" in words["Cost"]
 
 

@@ -34,12 +34,16 @@ def signed(found: Mapping[str, float]) -> str:
     return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 
-def depth(layers: Mapping[str, int | None]) -> str:
-    """`2 of 4 layers shared`, or of an expert `4 layers, one task`."""
+def shared_layers(layers: Mapping[str, int | None]) -> str:
+    """`2 of 4`; an expert, which shares none of its layers, is of `one task`."""
     own = [count for count in (layers[branch] for branch in NEEDS.values()) if count is not None]
     shared = layers["shared"] or 0
-    total = shared + max(own)
-    return f"{shared} of {total} layers shared" if len(own) > 1 else f"{total} layers, one task"
+    return f"{shared} of {shared + max(own)}" if len(own) > 1 else "one task"
+
+
+def depth(layers: Mapping[str, int | None]) -> str:
+    """`2 of 4 layers shared`."""
+    return f"{shared_layers(layers)} layers shared"
 
 
 def forks(content: Content) -> list[str]:
@@ -114,20 +118,21 @@ def _by_step(content: Content, steps: Sequence[str], name: str, benchmark: str) 
 
 
 def _alignment(content: Content) -> str:
-    """Where each branch of the fully shared model and of the forks is highest, and what is left of it at the end."""
-    words = []
-    for name in [BASELINE, *forks(content)]:
-        found = content["alignment"].get(name)
-        if found is None:
-            continue
+    """By branch: where each model is highest, and what is left of it at the end."""
+    aligned = content["alignment"]
+    words = [
+        f"Share of an image's neighbours that are its caption's too (chance {next(iter(aligned.values()))['chance']:.3f})."
+    ]
+    for way in ("understanding", "generation"):
         parts = []
-        for way, curve in found["ways"].items():
-            values = curve["alignment"]
-            best = max(range(len(values)), key=values.__getitem__)
-            parts.append(f"{way} {values[best]:.3f} after layer {best}, {values[-1]:.3f} at the end")
-        words.append(f"{name.replace('_', ' ')}: {'; '.join(parts)}.")
-    chance = next(iter(content["alignment"].values()))["chance"]
-    return f"Highest and last alignment of images and texts, by branch (chance is {chance:.3f}). {' '.join(words)}"
+        for name, found in aligned.items():
+            if way in found["ways"]:
+                values = found["ways"][way]["alignment"]
+                best = max(range(len(values)), key=values.__getitem__)
+                label = name.replace("_", " ")
+                parts.append(f"{label} {values[best]:.3f} after layer {best} and {values[-1]:.3f} after the last")
+        words.append(f"{way.capitalize()} branch: {'; '.join(parts)}.")
+    return " ".join(words)
 
 
 def _cost(content: Content) -> str:

@@ -11,7 +11,7 @@ from unigen.evaluation.records import read_records
 from unigen.evaluation.showcase import data_uri
 from unigen.evaluation.tables import Score
 from unigen.evaluation.unifork_study.arms import BASELINE, DRAWING, EVALUATION, ForkArm
-from unigen.evaluation.unifork_study.findings import TITLES, depth, forks, verdict
+from unigen.evaluation.unifork_study.findings import TITLES, forks, shared_layers, verdict
 
 TEMPLATE = "unifork.html.j2"
 NUM_SHOWN = 8
@@ -29,7 +29,7 @@ def render_page(title: str, summary: Mapping[str, Any], arms: Sequence[ForkArm])
         summary=summary,
         names=names,
         labels={name: name.replace("_", " ") for name in names},
-        depths={name: depth(summary["models"][name]["layers"]) for name in names},
+        shared={name: shared_layers(summary["models"][name]["layers"]) for name in names},
         titles=TITLES,
         baseline=BASELINE,
         verdict=verdict,

@@ -148,9 +148,9 @@ def test_training_prompts_are_many_different_ones_of_every_tag_with_ids_and_tags
     prompts = training_prompts(np.random.default_rng(0))
     assert len({prompt["prompt"] for prompt in prompts}) == len({prompt["id"] for prompt in prompts}) == len(prompts)
     assert {tag: sum(prompt["tag"] == tag for prompt in prompts) for tag in TAGS} == {
-        "single_object": 24,
-        "two_object": 104,
-        "counting": 104,
+        "single_object": 44,
+        "two_object": 154,
+        "counting": 164,
         "colors": 200,
         "position": 200,
         "color_attr": 200,

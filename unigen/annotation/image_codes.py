@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unigen.config.checks import reads_codes
+from unigen.config.checks import reads_codes, reads_padded
 from unigen.config.folders import find_model
 from unigen.config.schema import Config, SourceConfig
 from unigen.data.codes import (
@@ -31,7 +32,7 @@ from unigen.data.codes import (
 )
 from unigen.data.faults import Cause, Fault, SampleRefused
 from unigen.data.image_text import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member, shard_label
-from unigen.data.images import decode_image, square_pixels
+from unigen.data.images import decode_image, padded_pixels, square_pixels
 from unigen.data.shards import TAR_SUFFIXES, expand_shards, scheme_of
 from unigen.data.tars import TarSample, read_tar
 from unigen.errors import ConfigError, DataError
@@ -46,26 +47,36 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class EncodingJob:
+    """One tar, and the codes that are to be made of it."""
+
+    shard: str
+    spec: CodeSpec
+    is_padded: bool
+    """Whether images are padded to squares instead of cropped."""
+    target: Path
+
+
+@dataclass(frozen=True)
 class EncodingPlan:
     """Which tars become which shards."""
 
-    output: Path
-    spec: CodeSpec
-    shards_of: dict[str, list[str]]
-    """By source, its tars in order."""
+    jobs_of: dict[str, list[EncodingJob]]
+    """By source, in the order of its tars."""
     root: str
 
     @property
-    def targets(self) -> dict[str, Path]:
-        """Where the codes of each tar go; tars that several sources read are encoded once."""
-        return {shard: self.target(shard) for shards in self.shards_of.values() for shard in shards}
+    def jobs(self) -> list[EncodingJob]:
+        """Every job once: tars that several sources read alike are encoded once."""
+        return list({job.target: job for jobs in self.jobs_of.values() for job in jobs}.values())
 
-    def target(self, shard: str) -> Path:
-        label = shard_label(shard, self.root)
-        name = label.split("://", 1)[1] if scheme_of(label) else label.lstrip("/")
-        for suffix in sorted(TAR_SUFFIXES, key=len, reverse=True):
-            name = name.removesuffix(suffix)
-        return self.output / (name + SUFFIX)
+
+def _target(output: Path, shard: str, root: str, *, is_padded: bool) -> Path:
+    label = shard_label(shard, root)
+    name = label.split("://", 1)[1] if scheme_of(label) else label.lstrip("/")
+    for suffix in sorted(TAR_SUFFIXES, key=len, reverse=True):
+        name = name.removesuffix(suffix)
+    return output / (name + (".padded" if is_padded else "") + SUFFIX)
 
 
 @dataclass
@@ -96,13 +107,20 @@ def plan_encoding(config: Config, output: Path) -> EncodingPlan:
             f"no source of this configuration is a webdataset whose images stage {config.stage} reads through codes; "
             "there is nothing to encode"
         )
-    shards_of = {
-        name: expand_shards(source.paths, data.root, allow_pipe=data.allow_pipe) for name, source in wanted.items()
-    }
-    command = next((one for shards in shards_of.values() for one in shards if scheme_of(one) == "pipe"), None)
+    jobs_of = {name: _jobs(config, source, output) for name, source in wanted.items()}
+    command = next((job.shard for jobs in jobs_of.values() for job in jobs if scheme_of(job.shard) == "pipe"), None)
     if command is not None:
         raise ConfigError(f"'{command}' has no name that its codes could be found by; encode from files or addresses")
-    return EncodingPlan(output, code_spec(config.model, data), shards_of, data.root)
+    return EncodingPlan(jobs_of, data.root)
+
+
+def _jobs(config: Config, source: SourceConfig, output: Path) -> list[EncodingJob]:
+    data, is_padded = config.data, reads_padded(config.model, source.task)
+    spec = code_spec(config.model, data, source.task)
+    return [
+        EncodingJob(shard, spec, is_padded, _target(output, shard, data.root, is_padded=is_padded))
+        for shard in expand_shards(source.paths, data.root, allow_pipe=data.allow_pipe)
+    ]
 
 
 def _is_encoded(config: Config, source: SourceConfig) -> bool:
@@ -112,7 +130,7 @@ def _is_encoded(config: Config, source: SourceConfig) -> bool:
 def coded_config(config: Config, plan: EncodingPlan, lists: dict[str, Path]) -> Config:
     """The same configuration, reading the codes; `lists` name the .json list of shards of each source."""
     sources = {
-        name: replace(source, format="codes", paths=[str(lists[name])]) if name in plan.shards_of else source
+        name: replace(source, format="codes", paths=[str(lists[name])]) if name in plan.jobs_of else source
         for name, source in config.data.sources.items()
     }
     return replace(config, data=replace(config.data, sources=sources))
@@ -148,27 +166,29 @@ class ShardEncoder:
                 f"{self._tokenizer.downsample_factor}"
             )
 
-    def encode(self, shards: Sequence[str], on_shard: Callable[[str], object] = lambda shard: None) -> EncodingReport:
-        """Encode those of `shards` that are not there yet.
+    def encode(
+        self, jobs: Sequence[EncodingJob], on_job: Callable[[EncodingJob], object] = lambda job: None
+    ) -> EncodingReport:
+        """Encode those of `jobs` that are not done yet.
 
         Raises:
             DataError: the output holds codes of another tokenizer, resolution or transform.
         """
         report = EncodingReport()
         with ThreadPoolExecutor(max(1, self._num_threads)) as pool:
-            for shard in shards:
-                self._encode_one(shard, pool, report)
-                on_shard(shard)
+            for job in jobs:
+                self._encode_one(job, pool, report)
+                on_job(job)
         return report
 
-    def _encode_one(self, shard: str, pool: ThreadPoolExecutor, report: EncodingReport) -> None:
-        target = self._plan.target(shard)
-        if _is_done(target, self._plan.spec):
+    def _encode_one(self, job: EncodingJob, pool: ThreadPoolExecutor, report: EncodingReport) -> None:
+        target = job.target
+        if _is_done(target, job.spec):
             report.num_kept += 1
             return
         for left_over in target.parent.glob(f"{target.name}.*.tmp"):
             left_over.unlink()
-        found = self._read(shard, pool)
+        found = self._read(job, pool)
         if isinstance(found, Fault):
             report.failed.append(f"{found.place}: {found.cause} {found.detail}".strip())
             return
@@ -177,7 +197,7 @@ class ShardEncoder:
         report.num_images += found.num_samples - len(found.refused)
         report.num_refused += len(found.refused)
 
-    def _read(self, shard: str, pool: ThreadPoolExecutor) -> CodeShard | Fault:
+    def _read(self, job: EncodingJob, pool: ThreadPoolExecutor) -> CodeShard | Fault:
         keys: list[bytes] = []
         columns: dict[str, list[bytes]] = {name: [] for name in TEXT_COLUMNS}
         codes: list[np.ndarray | None] = []
@@ -185,7 +205,7 @@ class ShardEncoder:
         broken_off: list[Fault] = []
 
         def samples() -> Iterator[TarSample]:
-            for entry in read_tar(shard, allow_pipe=self._data.allow_pipe):
+            for entry in read_tar(job.shard, allow_pipe=self._data.allow_pipe):
                 if isinstance(entry, Fault):
                     broken_off.append(entry)
                     continue
@@ -194,7 +214,9 @@ class ShardEncoder:
                     columns[name].append(_member(entry, extensions))
                 yield entry
 
-        decoded = _in_order(self._pixels, samples(), pool, PASSES_AHEAD * self._batch_size)
+        decoded = _in_order(
+            partial(self._pixels, is_padded=job.is_padded), samples(), pool, PASSES_AHEAD * self._batch_size
+        )
         for group in _groups(decoded, self._batch_size):
             pixels = [one for one in group if isinstance(one, Tensor)]
             encoded = iter(self._codes(pixels))
@@ -206,10 +228,10 @@ class ShardEncoder:
             return broken_off[0]
         whole = next((one for one in codes if one is not None), None)
         if whole is None:
-            return Fault("unreadable_image", shard, "not one image of it can be read")
+            return Fault("unreadable_image", job.shard, "not one image of it can be read")
         return CodeShard(
-            spec=self._plan.spec,
-            source=shard_label(shard, self._plan.root),
+            spec=job.spec,
+            source=shard_label(job.shard, self._plan.root),
             codes_NKI=np.stack([np.zeros_like(whole) if one is None else one for one in codes]),
             keys=Strings.of(keys),
             columns={name: Strings.of(texts) for name, texts in columns.items()},
@@ -217,7 +239,7 @@ class ShardEncoder:
             broken_off=broken_off[0].detail or "breaks off" if broken_off else None,
         )
 
-    def _pixels(self, sample: TarSample) -> Tensor | SampleRefused:
+    def _pixels(self, sample: TarSample, *, is_padded: bool) -> Tensor | SampleRefused:
         """The crops of an image (K, 3, H, W)."""
         num_crops = self._data.image_crops
         draft_side = self._resolution if self._data.image_decoding == "approximate_draft" else None
@@ -226,6 +248,8 @@ class ShardEncoder:
             image = decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=draft_side)
         except SampleRefused as refused:
             return refused
+        if is_padded:
+            return padded_pixels(image, self._resolution)[None]
         return torch.stack([square_pixels(image, self._resolution, crop, num_crops) for crop in range(num_crops)])
 
     @torch.no_grad()

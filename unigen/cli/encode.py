@@ -53,18 +53,18 @@ def command(
 
     config = load_config(config_file, overrides)
     plan = plan_encoding(config, output)
-    lists = {name: output / f"{name}.json" for name in plan.shards_of}
+    lists = {name: output / f"{name}.json" for name in plan.jobs_of}
     target = output / f"{config.experiment.name}.yaml"
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
-        for name, shards in plan.shards_of.items():
-            paths = [str(plan.target(shard).resolve()) for shard in shards]
+        for name, jobs in plan.jobs_of.items():
+            paths = [str(job.target.resolve()) for job in jobs]
             lists[name].write_text(json.dumps(paths, indent=1) + "\n", encoding="utf-8")
         save_config(coded_config(config, plan, {name: path.resolve() for name, path in lists.items()}), target)
-    own = list(plan.targets)[rank::world_size]
+    own = plan.jobs[rank::world_size]
     encoder = ShardEncoder(config, plan, _device(device), batch_size, num_threads)
     with tqdm(total=len(own), desc="encoding", unit="shard") as bar:
-        report = encoder.encode(own, on_shard=lambda shard: bar.update())
+        report = encoder.encode(own, on_job=lambda job: bar.update())
     for line in report.failed:
         click.echo(f"not encoded: {line}", err=True)
     if as_json:

@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
-from unigen.config.schema import RECORD_FORMATS, ROW_STAGES, TASKS, TASKS_OF_FORMAT, Config, ForkConfig
+from unigen.config.schema import (
+    CAPTION_FORMATS,
+    RECORD_FORMATS,
+    ROW_STAGES,
+    TASKS,
+    TASKS_OF_FORMAT,
+    Config,
+    ForkConfig,
+    ModelConfig,
+)
 from unigen.errors import ConfigError
 
 
@@ -31,6 +40,8 @@ def check(config: Config) -> None:
         config.stage != "vision" or config.model.vision_tower is not None,
         "stage vision trains a vision tower, but model.vision_tower is null; name its folder",
     )
+    if config.stage == "tokenizer":
+        _check_tokenizer_stage(config)
     _require(
         config.model.initialization == "pretrained" or config.model.pretrained is None,
         f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
@@ -75,6 +86,21 @@ def _check_family(config: Config) -> None:
             count == 0 or task not in TASKS or task in tasks,
             f"training.samples_per_step.{task} is {count}, but model.fork.branches is {model.fork.branches}; set it to 0",
         )
+
+
+def _check_tokenizer_stage(config: Config) -> None:
+    weight = config.tokenizer_stage.contrastive_weight
+    _require(weight >= 0, f"tokenizer_stage.contrastive_weight is {weight}; give 0 or more")
+    _require(
+        weight == 0 or config.model.vision_tower is not None,
+        f"tokenizer_stage.contrastive_weight is {weight}, but model.vision_tower is null; name a SigLIP whose text half reads "
+        "the captions",
+    )
+    _require(
+        weight == 0 or config.training.rows_per_micro_batch > 1,
+        f"tokenizer_stage.contrastive_weight is {weight}, but training.rows_per_micro_batch is 1: an image is compared with the "
+        "captions of others; take more",
+    )
 
 
 def _check_dpo(config: Config) -> None:
@@ -172,9 +198,14 @@ def _check_sources(config: Config) -> None:
         foreign = {
             "take": bool(source.take) and source.format not in RECORD_FORMATS,
             "images": source.images is not None and source.format not in RECORD_FORMATS,
+            "first_files": source.first_files is not None and source.format not in RECORD_FORMATS,
             "caption_key": source.caption_key is not None and source.format not in ("webdataset", "codes"),
+            "conversations_key": source.conversations_key is not None
+            and not (source.format in ("webdataset", "codes") and source.task == "mmu"),
+            "class_names": source.class_names is not None and source.format != "imagefolder",
+            "skip_cjk": source.skip_cjk and source.format not in CAPTION_FORMATS,
             "short_caption_prob": source.short_caption_prob > 0
-            and not (source.format in ("webdataset", "codes") and source.task == "t2i"),
+            and not (source.format in CAPTION_FORMATS and source.task == "t2i"),
         }
         for key, is_wrong in foreign.items():
             _require(
@@ -198,6 +229,11 @@ def _check_sources(config: Config) -> None:
         config.stage in ROW_STAGES or data.image_crops == 1,
         f"data.image_crops is {data.image_crops}, but stage {config.stage} takes one square of an image; drop it",
     )
+
+
+def reads_padded(model: ModelConfig, task: str) -> bool:
+    """Whether images of a task are padded to squares for the image tokenizer, instead of cropped: UniFork reads them whole."""
+    return model.family == "unifork" and task == "mmu"
 
 
 def reads_codes(config: Config, task: str) -> bool:

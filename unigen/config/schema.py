@@ -20,13 +20,17 @@ TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
 TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
     "webdataset": ("t2i", "mmu"),
     "codes": ("t2i", "mmu"),
+    "imagefolder": ("t2i", "mmu"),
+    "captions": ("t2i", "mmu"),
     "conversations": ("mmu",),
     "preferences": ("t2i",),
     "parquet": ("lm",),
 }
 """What the samples of a source's format can be for."""
-RECORD_FORMATS = ("conversations", "preferences")
+RECORD_FORMATS = ("captions", "conversations", "preferences")
 """Files of JSON records that name images which lie beside them."""
+CAPTION_FORMATS = ("webdataset", "codes", "captions")
+"""Images with captions that someone wrote."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ class ModelConfig:
     image_tokenizer: str = "magvitv2"
     """Folder of the image tokenizer; the stage `tokenizer` may start from a folder with a config.json alone."""
     vision_tower: str | None = None
-    """Folder of the SigLIP or SigLIP2 tower that reads images; null reads through image codes."""
+    """Folder of the SigLIP or SigLIP2 tower that reads images; null reads through image codes. In the stage `tokenizer` a SigLIP
+    whose text half reads captions (`contrastive_weight`), and from whose vision half a new encoder of features starts; a folder
+    with a config.json alone gives sizes of the text half."""
     projector_depth: int = 2
     """Linear layers of the projector from the vision tower into the language model, at least 2."""
     image_resolution: int = 256
@@ -130,22 +136,36 @@ class ModelConfig:
 class SourceConfig:
     task: TaskName = MISSING
     """What the samples are for: `t2i` draw, `mmu` read, `lm` text."""
-    format: Literal["webdataset", "conversations", "preferences", "parquet", "codes"] = MISSING
-    """How the files are read; `codes` are shards that `unigen encode` makes of a webdataset, `preferences` pairs of images."""
+    format: Literal["webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "parquet"] = (
+        MISSING
+    )
+    """How the files are read; `codes` are shards that `unigen encode` makes of a webdataset, `imagefolder` folders of classes,
+    `captions` JSON lines of {image, caption}, `preferences` pairs of images."""
     paths: list[str] = MISSING
-    """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`."""
+    """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`. Of
+    records (captions, conversations) also a .json `{name: {annotation, root, repeat_time}}`."""
     weight: float = 1.0
     """Share of this source among the sources of its task."""
     num_samples: int | None = None
     """Length of an epoch in samples, for files that cannot be counted cheaply; conversations and preferences are counted
     where they are here."""
     take: list[str] = field(default_factory=list)
-    """Conversations and preferences only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty
-    takes all."""
+    """Records only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
+    first_files: int | None = None
+    """Records only: of a folder the first so many files by name; null takes all."""
     images: str | None = None
-    """Conversations and preferences only: folder that the image paths are relative to; null takes that of each file."""
+    """Records only: folder that the image paths are relative to; null takes that of each file, or its `root`."""
     caption_key: str | None = None
     """Webdataset and codes only: key of the sample's .json that holds the caption; null reads the .txt."""
+    conversations_key: str | None = None
+    """Webdataset and codes only, reading: key of the sample's .json that holds a conversation in the place of a caption."""
+    class_names: str | None = None
+    """Imagefolder only: a .json `{folder: name}`, or a text file with the names of the sorted folders, one a line; null takes the
+    folders' own names."""
+    class_templates: str = "photo"
+    """Imagefolder only: sentences about a class, `photo` or a JSON file with a list of them, each with one `{}`."""
+    skip_cjk: bool = False
+    """Leave out captions with Chinese, Japanese or Korean characters (counted as `cjk_caption`)."""
     short_caption_prob: float = 0.0
     """Probability to keep only the first sentence of a caption (drawing only)."""
     caption_prompts: str = "short"
@@ -283,6 +303,11 @@ class TokenizerStageConfig:
     """Confident bits per position, all codes used over the batch (lookup-free quantisation only)."""
     codebook_weight: float = 1.0
     """Pull of the features on the rows of the codebook (residual quantisation only)."""
+    enable_code_restart: bool = False
+    """Put rows of the codebook that nothing takes any more where features are (residual quantisation only). It needs whole
+    weights on a rank: one process or DDP."""
+    contrastive_weight: float = 0.0
+    """Match of an image's quantised features with its caption, as VILA-U trains (residual quantisation only)."""
     entropy_inverse_temperature: float = 10.0
     """Sharpness of a latent's distribution over codes (MAGVIT-v2, section 3.1)."""
     perceptual_weight: float = 0.0

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images with captions as people keep them: beside text files, in folders by class, in a table."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any, Literal
 import pyarrow
 import pyarrow.parquet
 
+from unigen.data.class_folders import class_name, images_below
 from unigen.data.faults import Fault
 from unigen.errors import DataError
 
 Kind = Literal["folder", "imagefolder", "tsv", "parquet"]
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _ROWS_AT_ONCE = 64
 
 
@@ -50,12 +49,12 @@ def find_captioned_images(
 
 def class_caption(folder: str) -> str:
     """`golden_retriever` -> `A photograph of a golden retriever.`"""
-    name = " ".join(re.split(r"[_\s]+", folder.strip()))
+    name = class_name(folder)
     return f"A photograph of {'an' if name[:1].lower() in set('aeiou') else 'a'} {name}."
 
 
 def _from_folder(source: Path) -> Iterator[CaptionedImage | Fault]:
-    for path in _images_below(source):
+    for path in images_below(source):
         try:
             yield CaptionedImage(
                 str(path), path, path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
@@ -65,7 +64,7 @@ def _from_folder(source: Path) -> Iterator[CaptionedImage | Fault]:
 
 
 def _from_image_folder(source: Path) -> Iterator[CaptionedImage | Fault]:
-    for path in _images_below(source):
+    for path in images_below(source):
         folder = path.relative_to(source).parts[0]
         if path.parent == source:
             yield Fault("missing_key", str(path), "not in a class's folder")
@@ -113,9 +112,3 @@ def _check_columns(path: Path, names: list[str], wanted: tuple[str, str]) -> Non
     missing = [name for name in wanted if name not in names]
     if missing:
         raise DataError(f"{path} has the columns {names}, not {missing}; name the columns of the image and the caption")
-
-
-def _images_below(source: Path) -> Iterator[Path]:
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file():
-            yield path

@@ -43,6 +43,10 @@ OPENINGS = (
 )
 """Phrases without content that recaptioning models begin with; removed at the start of a caption and nowhere else."""
 
+_CJK = re.compile(
+    r"[\u1100-\u11ff\u2e80-\u30ff\u3100-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]"
+)
+"""Hangul, kana, bopomofo and ideographs."""
 _PERSON = re.compile(r"(?:\b(?:an?|the)\s+)?<person>", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s+["'(\[]*[^\Wa-z_])""")
 _NO_SENTENCE_END = re.compile(
@@ -76,6 +80,12 @@ def clean_caption(caption: str, generator: Callable[[], np.random.Generator], *,
     return text
 
 
+def refuse_cjk(caption: str) -> None:
+    """Raises SampleRefused for a caption with Chinese, Japanese or Korean characters."""
+    if _CJK.search(caption):
+        raise SampleRefused("cjk_caption", repr(caption[:80]))
+
+
 def first_sentence(text: str) -> str:
     """Up to the first `.`, `!` or `?` that ends a sentence: followed by a blank and no small letter, and not part of
     an abbreviation ("e.g. Berlin", "J. S. Bach") or a number ("3.5")."""
@@ -103,14 +113,31 @@ def load_prompts(name: str) -> tuple[str, ...]:
         ConfigError: a file that is not such a list.
     """
     if name in ("short", "long"):
-        return _packaged_prompts(name)
+        return _packaged(f"{name}_caption.json")
+    return _read_list(name, "caption_prompts", "short, long")
+
+
+def _read_list(name: str, key: str, others: str) -> tuple[str, ...]:
     try:
-        prompts = json.loads(Path(name).read_text(encoding="utf-8"))
+        entries = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"caption_prompts '{name}' is not short, long or a readable JSON file: {error}") from error
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(entry, str) and entry for entry in prompts):
-        raise ConfigError(f"caption_prompts '{name}' must hold a list of prompts")
-    return tuple(prompts)
+        raise ConfigError(f"{key} '{name}' is neither {others} nor a readable JSON file: {error}") from error
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) and entry for entry in entries):
+        raise ConfigError(f"{key} '{name}' must hold a list of texts")
+    return tuple(entries)
+
+
+def load_class_templates(name: str) -> tuple[str, ...]:
+    """Sentences about a class, each with one `{}` for its name: `photo`, or those of a JSON file with a list.
+
+    Raises:
+        ConfigError: a file that is not such a list.
+    """
+    templates = _packaged("photo_class.json") if name == "photo" else _read_list(name, "class_templates", "photo")
+    wrong = next((template for template in templates if template.count("{}") != 1), None)
+    if wrong is not None:
+        raise ConfigError(f"class_templates '{name}': {wrong!r} has not one {{}} for the name of the class")
+    return templates
 
 
 def validation_prompts() -> tuple[str, ...]:
@@ -119,10 +146,9 @@ def validation_prompts() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line)
 
 
-@lru_cache(maxsize=2)
-def _packaged_prompts(name: str) -> tuple[str, ...]:
-    file = resources.files("unigen.data").joinpath(f"prompts/{name}_caption.json")
-    return tuple(json.loads(file.read_text(encoding="utf-8")))
+@lru_cache(maxsize=3)
+def _packaged(name: str) -> tuple[str, ...]:
+    return tuple(json.loads(resources.files("unigen.data").joinpath(f"prompts/{name}").read_text(encoding="utf-8")))
 
 
 def _name_persons(text: str, generator: np.random.Generator) -> str:

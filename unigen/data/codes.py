@@ -20,11 +20,12 @@ from typing import Any, cast
 import numpy as np
 from safetensors.numpy import save_file
 
+from unigen.config.checks import reads_padded
 from unigen.config.folders import find_model, weights_hash
 from unigen.config.schema import DataConfig, ModelConfig, SourceConfig
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
-from unigen.data.image_text import CaptionUse
+from unigen.data.image_text import MemberUse
 from unigen.data.images import describe_transform
 from unigen.data.local_copies import local_copy
 from unigen.data.records import Part, Record
@@ -88,13 +89,14 @@ def _tokenizer_hash(folder: Path) -> str:
     return weights_hash(folder)
 
 
-def code_spec(model: ModelConfig, data: DataConfig) -> CodeSpec:
-    """The codes that a configuration would compute itself.
+def code_spec(model: ModelConfig, data: DataConfig, task: str) -> CodeSpec:
+    """The codes that a configuration would compute itself of images of a task.
 
     Raises:
         CheckpointError: the image tokenizer is not there.
     """
-    transform = describe_transform(data.image_crops, is_draft=data.image_decoding == "approximate_draft")
+    is_draft, is_padded = data.image_decoding == "approximate_draft", reads_padded(model, task)
+    transform = describe_transform(1 if is_padded else data.image_crops, is_draft=is_draft, is_padded=is_padded)
     return CodeSpec(_tokenizer_hash(find_model(model.image_tokenizer, data.root)), model.image_resolution, transform)
 
 
@@ -263,7 +265,7 @@ class CodeSource:
         self._num_samples = config.num_samples
         self._data = data
         self._shards = expand_shards(config.paths, data.root, allow_pipe=data.allow_pipe, suffixes=(SUFFIX,))
-        self._captions = CaptionUse(config)
+        self._members = MemberUse(config)
         self._spec = spec
         if spec is not None and not scheme_of(self._shards[0]):  # a mistake is told before anything loads
             header = _whole_header(self._shards[0])
@@ -311,7 +313,7 @@ class CodeSource:
             raise SampleRefused(*shard.refused[index])
         found = ((extension, shard.columns[name][index]) for name, extension in TEXT_COLUMNS.items())
         members: dict[str, Any] = {extension: content for extension, content in found if content}
-        return self._captions.sample(record, TarSample(record.key, members), draws, codes=(shard.codes_NKI[index],))
+        return self._members.sample(record, TarSample(record.key, members), draws, codes=(shard.codes_NKI[index],))
 
 
 def _whole_header(shard: str) -> ShardHeader | None:

@@ -18,6 +18,7 @@ Cause = Literal[
     "unreadable_image",
     "enormous_image",
     "empty_caption",
+    "cjk_caption",
     "empty_text",
     "bad_conversation",
     "bad_preference",

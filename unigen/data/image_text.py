@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with captions in WebDataset shards: to draw from the caption, or to be asked for it."""
+"""Images with captions or conversations in WebDataset shards: to draw from the caption, or to be asked about."""
 
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from unigen.config.schema import DataConfig, SourceConfig
-from unigen.data.captions import clean_caption, load_prompts
+from unigen.data.captions import clean_caption, load_prompts, refuse_cjk
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
 from unigen.data.images import decode_image
@@ -19,6 +20,7 @@ from unigen.data.records import Part, Record, take_part
 from unigen.data.sample import RawSample, Turn
 from unigen.data.shards import expand_shards, scheme_of
 from unigen.data.tars import TarSample, count_samples, read_tar
+from unigen.data.turns import read_turns
 
 IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
 TEXT_EXTENSIONS = ("txt", "text", "caption")
@@ -27,7 +29,7 @@ _SHARDS_KEPT = 8
 
 
 class CaptionUse:
-    """What a source makes of the text beside an image: a caption to draw from, or the answer to what asks for it."""
+    """What a source makes of the text of an image: a caption to draw from, or the answer to what asks for it."""
 
     def __init__(self, config: SourceConfig) -> None:
         self._config = config
@@ -36,7 +38,7 @@ class CaptionUse:
     def sample(
         self,
         record: Record,
-        members: TarSample,
+        caption: str,
         draws: Draws,
         images: Callable[[], tuple[Image.Image, ...]] = tuple,
         codes: tuple[np.ndarray, ...] = (),
@@ -48,24 +50,53 @@ class CaptionUse:
         """
         is_drawn = self._config.task == "t2i"
         short_prob = self._config.short_caption_prob if is_drawn else 0.0
-        text = clean_caption(self._caption(members), lambda: draws.generator("caption"), short_prob=short_prob)
+        if self._config.skip_cjk:
+            refuse_cjk(caption)
+        text = clean_caption(caption, lambda: draws.generator("caption"), short_prob=short_prob)
         if is_drawn:
             return RawSample(record.key, "t2i", images=images(), text=text, codes=codes)
         prompt = self._prompts[int(draws.generator("caption_prompt").random() * len(self._prompts))]
         turns = (Turn("user", prompt), Turn("assistant", text))
         return RawSample(record.key, "mmu", images=images(), turns=turns, codes=codes)
 
+
+class MemberUse:
+    """What a source makes of the members of a sample in a shard: a caption, or a conversation."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._config = config
+        self._captions = CaptionUse(config)
+
+    def sample(
+        self,
+        record: Record,
+        members: TarSample,
+        draws: Draws,
+        images: Callable[[], tuple[Image.Image, ...]] = tuple,
+        codes: tuple[np.ndarray, ...] = (),
+    ) -> RawSample:
+        """See `CaptionUse.sample`."""
+        key = self._config.conversations_key
+        if key is None:
+            return self._captions.sample(record, self._caption(members), draws, images, codes)
+        turns = read_turns(_json_field(members, key, list, "no list"))
+        return RawSample(record.key, "mmu", images=images(), turns=turns, codes=codes)
+
     def _caption(self, sample: TarSample) -> str:
         key = self._config.caption_key
         if key is None:
             return first_member(sample, TEXT_EXTENSIONS).decode("utf-8", errors="replace")
-        try:
-            fields = json.loads(first_member(sample, ("json",)))
-        except ValueError as error:
-            raise SampleRefused("not_json", str(error)) from error
-        if not isinstance(fields, dict) or not isinstance(fields.get(key), str):
-            raise SampleRefused("missing_key", f"no text under '{key}' in its .json")
-        return str(fields[key])
+        return str(_json_field(sample, key, str, "no text"))
+
+
+def _json_field(sample: TarSample, key: str, kind: type, without: str) -> Any:
+    try:
+        fields = json.loads(first_member(sample, ("json",)))
+    except ValueError as error:
+        raise SampleRefused("not_json", str(error)) from error
+    if not isinstance(fields, dict) or not isinstance(fields.get(key), kind):
+        raise SampleRefused("missing_key", f"{without} under '{key}' in its .json")
+    return fields[key]
 
 
 class ImageTextSource:
@@ -81,7 +112,7 @@ class ImageTextSource:
         self._data = data
         self._draft_side = draft_side
         self._shards = expand_shards(config.paths, data.root, allow_pipe=data.allow_pipe)
-        self._captions = CaptionUse(config)
+        self._members = MemberUse(config)
         self._listed: OrderedDict[int, list[Record | Fault]] = OrderedDict()
 
     @property
@@ -105,7 +136,7 @@ class ImageTextSource:
 
     def decode(self, record: Record, draws: Draws) -> RawSample:
         sample: TarSample = record.content
-        return self._captions.sample(record, sample, draws, images=lambda: (self._image(sample),))
+        return self._members.sample(record, sample, draws, images=lambda: (self._image(sample),))
 
     def _image(self, sample: TarSample) -> Image.Image:
         content = first_member(sample, IMAGE_EXTENSIONS)

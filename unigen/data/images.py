@@ -44,10 +44,11 @@ def decode_image(content: bytes, *, max_pixels: int, draft_side: int | None = No
         raise SampleRefused("unreadable_image", _one_line(error)) from error
 
 
-def describe_transform(num_crops: int, *, is_draft: bool) -> str:
-    """A name of all that `decode_image` and `square_pixels` do to an image; it changes whenever they do."""
-    crops = "centre crop" if num_crops == 1 else f"{num_crops} even crops"
-    return f"upright RGB on white, short side bicubic, {crops}{', approximate draft' if is_draft else ''}"
+def describe_transform(num_crops: int, *, is_draft: bool, is_padded: bool = False) -> str:
+    """A name of all that `decode_image` and `square_pixels` or `padded_pixels` do to an image; it changes whenever they do."""
+    crops = "short side bicubic, " + ("centre crop" if num_crops == 1 else f"{num_crops} even crops")
+    shape = "long side bicubic, padded with grey" if is_padded else crops
+    return f"upright RGB on white, {shape}{', approximate draft' if is_draft else ''}"
 
 
 def square_pixels(image: Image.Image, resolution: int, crop: int = 0, num_crops: int = 1) -> torch.Tensor:

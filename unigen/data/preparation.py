@@ -72,12 +72,13 @@ class RowPreparer:
     def _code_contents(self, raw: RawSample, draws: Draws) -> list[Tensor | np.ndarray]:
         """One square of each image, as pixels or as its codes."""
         count = len(raw.codes) or len(raw.images)
+        is_padded = self.reads_padded and raw.task != "t2i"
         crops = [0] * count
-        if self.num_crops > 1:
+        if self.num_crops > 1 and not is_padded:
             crops = draws.generator("crop").integers(self.num_crops, size=count).tolist()
         if raw.codes:
             return [codes_KI[crop] for codes_KI, crop in zip(raw.codes, crops, strict=True)]
-        if self.reads_padded and raw.task != "t2i":
+        if is_padded:
             return [padded_pixels(image, self.image_resolution) for image in raw.images]
         return [
             square_pixels(image, self.image_resolution, crop, self.num_crops)
@@ -128,12 +129,14 @@ class PairPreparer:
 
 @dataclass(frozen=True)
 class ImagePreparer:
-    """Square images to be rebuilt, without any text."""
+    """Square images to be rebuilt, and their captions."""
 
     resolution: int
 
     def __call__(self, raw: RawSample, draws: Draws) -> Sample:
-        return Sample(raw.key, _no_row(raw), target_image=square_pixels(raw.images[0], self.resolution))
+        return Sample(
+            raw.key, _no_row(raw), target_image=square_pixels(raw.images[0], self.resolution), caption=raw.text
+        )
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from unigen.config.schema import DataConfig, SourceConfig
+from unigen.data.annotation_files import AnnotationFile, find_annotations
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
 from unigen.data.images import decode_image
 from unigen.data.records import Part, Record, take_part
 from unigen.data.sample import RawSample
-from unigen.data.shards import expand_files
 from unigen.errors import ConfigError, DataError
 
 CHUNK = 1000
@@ -32,11 +32,7 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class _File:
-    path: Path
-    label: str
-    """Its name in keys: where it lies under the datasets folder, so that the folder may move."""
-    images: Path
-    """The folder that its image paths are relative to."""
+    annotation: AnnotationFile
     offsets: np.ndarray
     sizes: np.ndarray
     """Where each record lies, in bytes."""
@@ -77,10 +73,7 @@ class RecordSource(ABC):
         """`draft_side`: see `decode_image`."""
         self.name = name
         self._draft_side, self._max_pixels = draft_side, data.max_image_pixels
-        base = Path(data.root) / "datasets"
-        images = None if config.images is None else base / config.images
-        paths = expand_files(config.paths, data.root, (".json", ".jsonl"))
-        self._files = [_index(path, base, images) for path in paths]
+        self._files = _index_all(find_annotations(config, data.root))
         self._entries = _mix(_take(self._files, config.take, name, seed), Draws(seed, name, 0))
         # A multiple of the lanes, so that each lane gets the same number of records.
         chunks = data.lanes * max(1, -(-len(self._entries) // (data.lanes * CHUNK)))
@@ -108,7 +101,7 @@ class RecordSource(ABC):
         """
         number, line = record.content
         file = self._files[number]
-        with FileIO(file.path) as stream:
+        with FileIO(file.annotation.path) as stream:
             content = os.pread(stream.fileno(), int(file.sizes[line]), int(file.offsets[line]))
         try:
             fields = json.loads(content)
@@ -116,23 +109,36 @@ class RecordSource(ABC):
             raise SampleRefused("not_json", str(error)) from error
         if not isinstance(fields, dict):
             raise SampleRefused(self.bad_cause, f"a {type(fields).__name__} instead of an object")
-        return FoundRecord(fields, file.images, self._max_pixels, self._draft_side)
+        return FoundRecord(fields, file.annotation.images, self._max_pixels, self._draft_side)
 
     def _chunk(self, shard: int) -> Iterator[Record | Fault]:
         for number, line in self._entries[shard :: len(self._shards)].tolist():
-            yield Record(f"{self.name}/{self._files[number].label}/{line}", (number, line))
+            yield Record(f"{self.name}/{self._files[number].annotation.label}/{line}", (number, line))
 
 
-def _index(path: Path, base: Path, images: Path | None) -> _File:
-    label = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+def _index_all(annotations: Sequence[AnnotationFile]) -> list[_File]:
+    """The place of every record; a file that is read again is indexed once."""
+    places: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    files = []
+    for one in annotations:
+        if one.path not in places:
+            places[one.path] = _index(one.path)
+        offsets, sizes = places[one.path]
+        count = int(len(offsets) * one.share)
+        files.append(_File(one, offsets[:count], sizes[:count]))
+    if not any(len(file.offsets) for file in files):
+        raise DataError(f"{files[0].annotation.path}: its repeat_time of {files[0].annotation.share} leaves no record")
+    return files
+
+
+def _index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with open(path, "rb") as stream:
         start = stream.read(4096).lstrip()[:1]
     is_list = path.suffix == ".json" and start == b"["
     offsets, sizes = _index_list(path) if is_list else _index_lines(path)
     if not offsets:
         raise DataError(f"{path} holds no record")
-    places = (np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64))
-    return _File(path, label, path.parent if images is None else images, *places)
+    return np.array(offsets, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
 def _index_lines(path: Path) -> tuple[array, array]:
@@ -184,7 +190,7 @@ def _take(files: list[_File], take: Sequence[str], name: str, seed: int) -> list
     taken = []
     for file, amount in zip(files, take or ["100%"] * len(files), strict=True):
         total = len(file.offsets)
-        order = Draws(seed, f"{name}/{file.label}", 0).generator("take").permutation(total)
+        order = Draws(seed, f"{name}/{file.annotation.label}", 0).generator("take").permutation(total)
         taken.append(np.sort(order[: _amount(amount, total, name)]))
     return taken
 

@@ -43,8 +43,13 @@ def expand_shards(
     return shards
 
 
-def expand_files(paths: Sequence[str], root: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+def expand_files(
+    paths: Sequence[str], root: str | Path, suffixes: tuple[str, ...], first_files: int | None = None
+) -> list[Path]:
     """The local files that `paths` name (brace lists, single files, folders: their files with one of `suffixes`).
+
+    Args:
+        first_files: of a folder, the first so many by name.
 
     Raises:
         ConfigError: braces that do not close, or an address that is not local.
@@ -58,7 +63,7 @@ def expand_files(paths: Sequence[str], root: str | Path, suffixes: tuple[str, ..
                 raise ConfigError(f"{name}: this format is read from local files; download it and give its path")
             here = base / name
             if here.is_dir():
-                files += _folder(here, suffixes)
+                files += _folder(here, suffixes)[:first_files]
             elif here.is_file():
                 files.append(here)
             else:

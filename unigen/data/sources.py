@@ -2,6 +2,8 @@
 """Opening the entries of `data.sources`, each by its format."""
 
 from unigen.config.schema import TASKS_OF_FORMAT, DataConfig, ModelConfig, SourceConfig
+from unigen.data.caption_records import CaptionSource
+from unigen.data.class_folders import ClassFolderSource
 from unigen.data.codes import CodeSource, code_spec
 from unigen.data.conversations import ConversationSource
 from unigen.data.image_text import ImageTextSource
@@ -30,10 +32,14 @@ def open_source(
             f"data.sources.{name}: format {config.format} serves {' and '.join(served)}, not task {config.task}"
         )
     if config.format == "codes":
-        return CodeSource(name, config, data, None if model is None else code_spec(model, data))
+        return CodeSource(name, config, data, None if model is None else code_spec(model, data, config.task))
     draft_side = _draft_side(config, data, model)
     if config.format == "webdataset":
         return ImageTextSource(name, config, data, draft_side)
+    if config.format == "imagefolder":
+        return ClassFolderSource(name, config, data, draft_side)
+    if config.format == "captions":
+        return CaptionSource(name, config, data, seed, draft_side)
     if config.format == "conversations":
         return ConversationSource(name, config, data, seed, draft_side)
     if config.format == "preferences":

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of classes, as ImageNet comes: the images of a class in a folder of its own, drawn from or described by a sentence.
+
+Every visit draws its sentence. Nothing is moved or converted.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from unigen.config.schema import DataConfig, SourceConfig
+from unigen.data.captions import load_class_templates, load_prompts
+from unigen.data.draws import Draws
+from unigen.data.faults import Fault, SampleRefused
+from unigen.data.images import decode_image
+from unigen.data.records import Part, Record, take_part
+from unigen.data.sample import RawSample, Turn
+from unigen.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class _Class:
+    folder: Path
+    label: str
+    """Its name in keys: where it lies under the datasets folder, so that the folder may move."""
+    name: str
+
+
+def class_name(folder: str) -> str:
+    """`golden_retriever` -> `golden retriever`."""
+    return " ".join(re.split(r"[_\s]+", folder.strip()))
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """The image files of a folder and those below it, by name."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            yield path
+
+
+class ClassFolderSource:
+    """The images of one or more roots; a shard is a class. See `records.Source`."""
+
+    def __init__(self, name: str, config: SourceConfig, data: DataConfig, draft_side: int | None = None) -> None:
+        """
+        Args:
+            draft_side: see `decode_image`.
+
+        Raises:
+            ConfigError: names or templates that cannot be read, or classes without a name.
+            DataError: a root that is not there or has no folders.
+        """
+        self.name = name
+        self._config, self._data, self._draft_side = config, data, draft_side
+        base = Path(data.root) / "datasets"
+        self._classes = [one for path in config.paths for one in _classes(base / path, base, config.class_names)]
+        self._templates = load_class_templates(config.class_templates)
+        self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
+        self._listed: dict[int, list[str]] = {}
+
+    @property
+    def shards(self) -> Sequence[str]:
+        return [one.label for one in self._classes]
+
+    def num_samples(self) -> int | None:
+        """The configured number, else counted: that is listing the folders, not opening the images."""
+        if self._config.num_samples is not None:
+            return self._config.num_samples
+        return sum(len(self._files(shard)) for shard in range(len(self._classes)))
+
+    def read(self, shard: int, part: Part, skip: int) -> Iterator[Record | Fault]:
+        label = self._classes[shard].label
+        records = (Record(f"{self.name}/{label}/{file}", (shard, file)) for file in self._files(shard))
+        return take_part(records, part, skip)
+
+    def decode(self, record: Record, draws: Draws) -> RawSample:
+        shard, file = record.content
+        found = self._classes[shard]
+        template = self._templates[int(draws.generator("class_template").integers(len(self._templates)))]
+        text = template.format(found.name)
+        images = (self._image(found.folder / file),)
+        if self._config.task == "t2i":
+            return RawSample(record.key, "t2i", images=images, text=text)
+        prompt = self._prompts[int(draws.generator("caption_prompt").integers(len(self._prompts)))]
+        return RawSample(record.key, "mmu", images=images, turns=(Turn("user", prompt), Turn("assistant", text)))
+
+    def _image(self, path: Path) -> Image.Image:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SampleRefused("missing_image", f"{path}: {error.strerror}") from error
+        return decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=self._draft_side)
+
+    def _files(self, shard: int) -> list[str]:
+        """Paths of a class's images below its folder, listed once."""
+        if shard not in self._listed:
+            folder = self._classes[shard].folder
+            self._listed[shard] = [str(path.relative_to(folder)) for path in images_below(folder)]
+        return self._listed[shard]
+
+
+def _classes(root: Path, base: Path, names_file: str | None) -> list[_Class]:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root} of classes; relative paths lie under <data.root>/datasets")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if not folders:
+        raise DataError(f"the folder {root} has no folder in it; an imagefolder has one for each class")
+    names = _names([folder.name for folder in folders], None if names_file is None else base / names_file)
+    label = str(root.relative_to(base)) if root.is_relative_to(base) else str(root)
+    return [_Class(folder, f"{label}/{folder.name}", names[folder.name]) for folder in folders]
+
+
+def _names(folders: Sequence[str], file: Path | None) -> Mapping[str, str]:
+    """The name of each class, by its folder."""
+    if file is None:
+        return {folder: class_name(folder) for folder in folders}
+    try:
+        text = file.read_text(encoding="utf-8")
+        given = json.loads(text) if file.suffix == ".json" else dict(zip(folders, text.splitlines(), strict=True))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"class_names {file} cannot be used for {len(folders)} classes: {error}; give a .json of names by folder, or a text "
+            "file with one name a line"
+        ) from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"class_names {file} must hold an object of names by folder")
+    missing = [folder for folder in folders if not isinstance(given.get(folder), str) or not given[folder].strip()]
+    if missing:
+        raise ConfigError(f"class_names {file} has no name for the folder {missing[0]!r} ({len(missing)} such)")
+    return {folder: given[folder].strip() for folder in folders}

@@ -29,12 +29,16 @@ evaluate() { # checkpoint, benchmark, output, options
 notes="$run/annotation"
 mapfile -t of < <(model "$quickstart/sft")
 unigen annotate questions --prompts "$quickstart/datasets/prompts/train.jsonl" --output "$notes/questions.jsonl" --judge rule
-unigen annotate candidates --prompts "$quickstart/datasets/prompts/train.jsonl" --output "$notes/images" --num-images 8 \
+unigen annotate candidates --prompts "$quickstart/datasets/prompts/train.jsonl" --output "$notes/images" --num-images 12 \
   "${of[@]}" "${drawing[@]}"
 unigen annotate answers --questions "$notes/questions.jsonl" --images "$notes/images" --output "$notes/answers.jsonl" --judge detector
 unigen annotate pairs --answers "$notes/answers.jsonl" --images "$notes/images" --output "$notes/pairs.jsonl" \
   --pairs-per-prompt 3 --min-margin 0.01 --min-chosen-score 1
-unigen annotate cotv --answers "$notes/answers.jsonl" --images "$notes/images" --output "$notes/think.jsonl"
+# Prompts that are drawn right every time, such as those of one object, have wrong images among those of other prompts alone.
+unigen annotate answers --questions "$notes/questions.jsonl" --images "$notes/images" --output "$notes/others.jsonl" \
+  --judge detector --of-others 4
+unigen annotate cotv --answers "$notes/answers.jsonl" --answers "$notes/others.jsonl" --images "$notes/images" \
+  --output "$notes/think.jsonl" --images-per-prompt 6
 
 evaluate "$quickstart/sft" geneval_shapes "$run/sft/evaluation"
 for seed in "${seeds[@]}"; do

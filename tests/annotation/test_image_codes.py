@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tiny_unifork import save_tiny_rqvae
 from tests.training.steps import first_step
 from tests.world import SOURCES, TinyWorld, command, metrics, quiet_environment, train, weights
 from unigen.cli.main import main
@@ -277,3 +278,27 @@ def test_the_dry_run_leaves_out_the_image_tokenizer_of_codes(
         flops.append(json.loads(capsys.readouterr().out)["flops_per_step"])
     assert flops[0]["image_tokenizer"] > flops[1]["image_tokenizer"] == 0
     assert flops[0]["language_model"] == flops[1]["language_model"]
+
+
+def test_unifork_trains_the_same_from_codes_of_cropped_and_of_padded_images(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    save_tiny_rqvae(tmp_path / "rqvae")
+    sources = {name: SOURCES[name] for name in ("draw", "read")}
+    fork = {"depth_transformer": {"attention_width": 16, "num_heads": 2, "num_layers": 1}}
+    model = {"family": "unifork", "image_tokenizer": str(tmp_path / "rqvae"), "fork": fork}
+    sections = {
+        "model": model,
+        "data": {"sources": sources},
+        "training": {"tokens_per_row": 640, "steps": 3, "samples_per_step": {"t2i": 3, "mmu": 3, "lm": 0}},
+    }
+    config = tiny_world.config(tmp_path / "images", **sections)
+    assert encode(config, tmp_path / "codes") == 0
+    padded = [shard for shard in shards(tmp_path / "codes") if shard.name.endswith(f".padded{SUFFIX}")]
+    assert len(padded) == len(shards(tmp_path / "codes")) // 2
+    assert "padded" in read_shard(str(padded[0])).spec.transform
+    assert read_shard(str(padded[0])).codes_NKI.shape[1:] == (1, 16, 3)
+    assert train(config) == 0
+    assert train(tmp_path / "codes" / "test.yaml", f"experiment.output_dir={tmp_path / 'coded'}") == 0
+    first, second = (weights(folder) for folder in (tmp_path / "images" / "run", tmp_path / "coded"))
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -210,6 +210,22 @@ def test_a_caption_may_come_from_a_field_of_the_json(tmp_path: Path) -> None:
     assert found[1:] == ["not_json", "missing_key", "missing_key"]
 
 
+def test_a_conversation_may_come_from_the_json_with_all_its_turns(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dot."}]
+    talk += [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]
+    samples = [
+        ("a", {"jpg": png(1), "json": json.dumps({"conversations": talk}).encode()}),
+        ("b", {"jpg": png(1), "json": json.dumps({"conversations": talk[:1]}).encode()}),
+        ("c", {"jpg": png(1), "json": b'{"caption": "a dot"}'}),
+    ]
+    write_tar(tmp_path / "datasets/set/0.tar", samples)
+    source = webdataset(tmp_path, "mmu", conversations_key="conversations")
+    found = [decode(source, entry) for entry in source.read(0, Part(), 0)]
+    assert [turn.text for turn in found[0].turns] == ["What?", "A dot.", "Where?", "Here."]
+    assert len(found[0].images) == 1
+    assert found[1:] == ["bad_conversation", "missing_key"]
+
+
 def test_every_kind_of_bad_sample_has_its_own_cause(tmp_path: Path) -> None:
     samples = [
         ("a", {"png": png(1, side=128), "txt": b"enormous, for this config"}),

@@ -198,7 +198,7 @@ class DataConfig:
     """`approximate_draft` lets the JPEG decoder shrink images that go into codes: about 3 times faster, not the same pixels."""
     stage_to: str | None = None
     """A folder of the node's own disk, such as /local/scratch or $SLURM_TMPDIR: before training, one process per node copies
-    all local tars, shards of codes and parquet files there (not conversations and their images), and they are read from there."""
+    all local tars, shards of codes and parquet files there (not single images and their records), and they are read from there."""
     image_crops: int = 1
     """Squares of an image that goes into codes: 1 is the centre; of more, evenly spaced, every visit draws one."""
 

@@ -2,7 +2,7 @@
 """Which files of records a source reads: those that its paths name, and those of meta files.
 
 A meta file is a .json `{name: {"annotation": file, "root": folder of the images, "repeat_time": number}}`; its paths are
-relative to `<data.root>/datasets`. A `repeat_time` of 2.5 reads the file twice and the first half of it a third time, 0.1 the
+relative to its own folder. A `repeat_time` of 2.5 reads the file twice and the first half of it a third time, 0.1 the
 first tenth.
 """
 
@@ -75,11 +75,11 @@ def _of_entry(name: str, entry: dict[str, Any], meta: Path, base: Path) -> Itera
         raise DataError(f"{meta}: annotation and root of {name!r} must be paths")
     if not isinstance(times, int | float) or not 0 < times < math.inf:
         raise DataError(f"{meta}: repeat_time of {name!r} is {times!r}; give a number above 0")
-    for path in expand_files([annotation], base.parent, SUFFIXES):
+    for path in expand_files([str(meta.parent / annotation)], base.parent, SUFFIXES):
         for number in range(math.ceil(times)):
             again = f"~{number}" if number else ""
             label = f"{name}:{_label(path, base)}{again}"
-            yield AnnotationFile(path, base / images, label, min(1.0, times - number))
+            yield AnnotationFile(path, meta.parent / images, label, min(1.0, times - number))
 
 
 def _label(path: Path, base: Path) -> str:

@@ -98,7 +98,7 @@ def shards_to_stage(data: DataConfig) -> list[Path]:
 
 
 def _files(name: str, source: SourceConfig, data: DataConfig) -> list[Path]:
-    if source.format in RECORD_FORMATS:
+    if source.format in (*RECORD_FORMATS, "imagefolder"):
         return []
     if source.format == "parquet":
         return shards.expand_files(source.paths, data.root, _PARQUET)

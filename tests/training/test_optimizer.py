@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tiny_unifork import save_tiny_rqvae
+from tests.training.stages.test_unifork import unifork_config
 from tests.training.steps import first_step
 from tests.world import TinyWorld, train, weights
 from unigen.config.schema import OptimizerConfig
 from unigen.errors import ConfigError
-from unigen.training.optimizer import build_optimizer, freeze
+from unigen.training.optimizer import build_optimizer, freeze, is_hidden_matrix
 from unigen.training.stages.stage import Stage
 
 
@@ -99,3 +101,32 @@ def test_muon_obeys_the_rates_that_the_loop_sets(stage: Stage) -> None:
         one.grad = torch.randn_like(one)
     optimizer.step()
     assert all(torch.equal(one, old) for one, old in zip(stage.parameters(), before, strict=True))
+
+
+def test_in_unifork_muon_steps_what_lies_between_states_and_no_table_and_no_head(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    forked, _ = first_step(unifork_config(tiny_world, tmp_path))
+    of_muon = {name for name, one in forked.named_parameters() if is_hidden_matrix(name, one)}
+    inside = ("_proj.weight", "linear1.weight", "linear2.weight", "in_mlp_1.weight", "in_mlp_2.weight")
+    depth = ("mlp.0.weight", "mlp.2.weight", "key.weight", "query.weight", "value.weight", "attn.proj.weight")
+    assert of_muon
+    assert all(name.endswith((*inside, *depth)) for name in of_muon), sorted(of_muon)
+    heads = [name for name, _ in forked.named_parameters() if name.endswith("classifier_mlp.linear.weight")]
+    tables = [
+        name
+        for name, _ in forked.named_parameters()
+        if name.endswith(("embed_tokens.weight", "token_embedding.weight"))
+    ]
+    assert (len(heads), len(tables)) == (1, 2)
+    decayed = _decayed(forked, OptimizerConfig())
+    assert not any(decayed[name] for name in (*heads, *tables))
+    assert all(decayed[name] for name in of_muon)
+
+
+def test_the_codebook_of_an_image_tokenizer_is_a_table(tiny_world: TinyWorld, tmp_path: Path) -> None:
+    model = {"image_tokenizer": str(save_tiny_rqvae(tmp_path / "rqvae"))}
+    stage, _ = first_step(tiny_world.config(tmp_path, "tokenizer", model=model))
+    (name,) = [name for name, _ in stage.named_parameters() if "codebooks" in name]
+    assert not is_hidden_matrix(name, dict(stage.named_parameters())[name])
+    assert not _decayed(stage, OptimizerConfig())[name]

@@ -291,6 +291,10 @@ def _refuse_what_needs_whole_weights(config: Config) -> None:
         "optimizer.name is muon": (config.optimizer.name == "muon", "take adamw"),
         "training.loss_kernel is liger": (config.training.loss_kernel == "liger", "take chunked"),
         "training.ema_decay is set": (config.training.ema_decay is not None, "set it to null"),
+        "tokenizer_stage.enable_code_restart is true": (
+            config.stage == "tokenizer" and config.tokenizer_stage.enable_code_restart,
+            "set it to false",
+        ),
     }
     for what, (is_chosen, remedy) in chosen.items():
         if is_chosen:

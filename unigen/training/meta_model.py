@@ -24,7 +24,9 @@ from unigen.models.vision import VisionTower
 from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import TASK_TOKENS, Vocabulary
 from unigen.training.optimizer import freeze
+from unigen.training.stages.contrast import CaptionContrast
 from unigen.training.stages.registry import as_trained, describe_model
+from unigen.training.stages.tokenizer_registry import require_features
 from unigen.training.stages.unifork_registry import describe_unifork, unifork_config
 
 STAND_INS = "dry_run.json"
@@ -42,6 +44,7 @@ class MetaModels:
     language_model: UniGen | UniFork | None = None
     siglip: SiglipModel | None = None
     discriminator: PatchDiscriminator | None = None
+    contrast: CaptionContrast | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     """Of each part; `adapters` are what LoRA adds."""
     notes: list[str] = field(default_factory=list)
@@ -50,7 +53,7 @@ class MetaModels:
     def trained(self) -> nn.Module:
         """What the stage wraps; names as in training."""
         model = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(self.config.stage, self.language_model)
-        parts = {"model": model, "discriminator": self.discriminator}
+        parts = {"model": model, "discriminator": self.discriminator, "contrast": self.contrast}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     @property
@@ -70,6 +73,8 @@ def build_on_meta(config: Config) -> MetaModels:
         models.image_tokenizer = build_image_tokenizer(find_config(config.model.image_tokenizer, config.data.root))
         with torch.device("meta"):
             models.discriminator = PatchDiscriminator() if config.tokenizer_stage.adversarial_weight else None
+        if config.tokenizer_stage.contrastive_weight:
+            models.contrast = _contrast(config, models.image_tokenizer)
     elif config.stage == "vision":
         models.siglip = _siglip(config)
     else:
@@ -78,16 +83,23 @@ def build_on_meta(config: Config) -> MetaModels:
         "image_tokenizer": models.image_tokenizer,
         "vision_tower": models.vision_tower or models.siglip,
         "discriminator": models.discriminator,
+        "caption_contrast": models.contrast,
     }
     models.parameters |= {name: count_parameters(part) for name, part in parts.items() if part is not None}
     freeze(models.trained, config.training.freeze)
     return models
 
 
+def _contrast(config: Config, image_tokenizer: AnyTokenizer) -> CaptionContrast:
+    siglip, feature_size = _siglip(config), require_features(image_tokenizer, config).feature_size
+    with torch.device("meta"):
+        return CaptionContrast(siglip.text_model, feature_size)
+
+
 def _siglip(config: Config) -> SiglipModel:
     name, root = config.model.vision_tower, config.data.root
     if name is None:
-        raise ConfigError("stage vision trains a vision tower, but model.vision_tower is null; name its folder")
+        raise ConfigError(f"stage {config.stage} trains a SigLIP, but model.vision_tower is null; name its folder")
     content = read_config(find_config(name, root))
     size = _tokenizer_size(config.model.text_tokenizer, root)
     words = {} if size is None else {"vocab_size": size}

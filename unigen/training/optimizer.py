@@ -12,7 +12,14 @@ from unigen.config.schema import OptimizerConfig
 from unigen.errors import ConfigError
 from unigen.training.stages.stage import Stage
 
-_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "embedding.weight")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "lm_head.weight",
+    "embedding.weight",
+    "classifier_mlp.linear.weight",
+    "codebooks.0.weight",
+)
+"""Tables that are looked up, and heads over a vocabulary or a codebook: no maps between hidden states."""
 
 
 def freeze(stage: nn.Module, patterns: Sequence[str]) -> None:

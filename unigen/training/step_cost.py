@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from transformers import SiglipTextConfig, SiglipVisionConfig
+from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
 
 from unigen.config.checks import reads_codes
 from unigen.config.schema import Config
@@ -80,7 +80,11 @@ def step_flops(models: MetaModels) -> dict[str, float]:
 
 
 def _tokenizer_stage_flops(models: MetaModels) -> dict[str, float]:
-    return {"image_tokenizer": 3 * models.config.training.samples_per_step.get("t2i", 0) * _auto_encode(models).flops}
+    images = models.config.training.samples_per_step.get("t2i", 0)
+    flops = {"image_tokenizer": 3 * images * _auto_encode(models).flops}
+    if models.contrast is not None:
+        flops["caption_contrast"] = 3 * images * _read_caption(models.contrast.text_model).flops
+    return flops
 
 
 def _vision_stage_flops(models: MetaModels) -> dict[str, float]:
@@ -151,16 +155,21 @@ def _auto_encode(models: MetaModels) -> MetaPass:
 def _contrast(models: MetaModels) -> MetaPass:
     siglip = models.siglip
     assert siglip is not None
-    vision, text = siglip.config.vision_config, siglip.config.text_config
+    vision = siglip.config.vision_config
     assert isinstance(vision, SiglipVisionConfig)
-    assert isinstance(text, SiglipTextConfig)
-    side, length = vision.image_size, text.max_position_embeddings
+    side = vision.image_size
     assert isinstance(side, int)
     pixels_13HW = torch.empty(1, 3, side, side, device="meta")
-    words_1L = torch.empty(1, length, dtype=torch.long, device="meta")
     seen = measure_on_meta(lambda: siglip.vision_model(pixel_values=pixels_13HW))
-    said = measure_on_meta(lambda: siglip.text_model(input_ids=words_1L))
+    said = _read_caption(siglip.text_model)
     return MetaPass(seen.flops + said.flops, seen.kept_bytes + said.kept_bytes)
+
+
+def _read_caption(text_model: SiglipTextModel) -> MetaPass:
+    text = text_model.config
+    assert isinstance(text, SiglipTextConfig)
+    words_1L = torch.empty(1, text.max_position_embeddings, dtype=torch.long, device="meta")
+    return measure_on_meta(lambda: text_model(input_ids=words_1L))
 
 
 def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
@@ -229,7 +238,8 @@ def _activation_bytes(models: MetaModels, load: StepLoad) -> int:
     training, rows = models.config.training, models.row_config
     if rows is None:
         one = _auto_encode(models) if models.config.stage == "tokenizer" else _contrast(models)
-        return one.kept_bytes * load.rows_per_micro_batch
+        words = 0 if models.contrast is None else _read_caption(models.contrast.text_model).kept_bytes
+        return (one.kept_bytes + words) * load.rows_per_micro_batch
     cost = LanguageModelCost(rows.llm_config)
     kept = cost.activation_bytes_per_token(training.precision, training.recompute)
     if training.recompute != "none":  # one layer is computed again at a time

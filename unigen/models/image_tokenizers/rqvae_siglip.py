@@ -90,6 +90,7 @@ class FeatureTokenizerOutput(NamedTuple):
 
     reconstruction: Tensor  # (B, 3, H, W), about [-1, 1]
     features: Tensor  # (B, N, C), before quantisation
+    quantised: Tensor  # (B, N, C), with gradients straight through to the features
     partial_sums: Tensor  # (B, N, P, C): the codebook rows up to each depth, with gradients to the codebook
     codes: Tensor  # (B, N, P) int64
 
@@ -192,7 +193,7 @@ class RqVaeSiglip(PreTrainedModel):
         grid = (pixels_B3HW.shape[-2] // factor, pixels_B3HW.shape[-1] // factor)
         reconstruction_B3HW = self._pixels(quantised_BNC, grid)
         partial_BNPC = self.depth_embeddings(codes_BNP).cumsum(-2)
-        return FeatureTokenizerOutput(reconstruction_B3HW, features_BNC, partial_BNPC, codes_BNP)
+        return FeatureTokenizerOutput(reconstruction_B3HW, features_BNC, quantised_BNC, partial_BNPC, codes_BNP)
 
     def _pixels(self, quantised_BNC: Tensor, grid: tuple[int, int]) -> Tensor:
         with without_autocast(quantised_BNC.device):

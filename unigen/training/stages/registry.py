@@ -12,9 +12,8 @@ from accelerate import init_empty_weights
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from torch import nn
-from transformers import SiglipConfig, SiglipModel
 
-from unigen.config.folders import find_config, find_model, find_tokenizer, weights_hash
+from unigen.config.folders import find_config, find_model, weights_hash
 from unigen.config.schema import ROW_STAGES, Config
 from unigen.data.batch import Sample
 from unigen.data.draws import Draws
@@ -22,12 +21,11 @@ from unigen.data.preparation import ImagePreparer, PairPreparer, RowPreparer
 from unigen.data.sample import RawSample
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.adapters import AdapterBase
-from unigen.models.checkpoints import load_tokenizer, load_unigen
+from unigen.models.checkpoints import load_unigen
 from unigen.models.image_tokenizers.registry import ImageTokenizer, build_image_tokenizer, load_image_tokenizer
 from unigen.models.language import language_config, load_language_model
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
-from unigen.models.weights import read_config
 from unigen.objectives.loss_kernels import find_loss_kernel
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.dpo import DpoStage
@@ -35,9 +33,8 @@ from unigen.training.stages.parts import image_positions, require_room, text_tok
 from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
 from unigen.training.stages.sft import SftStage
 from unigen.training.stages.stage import Stage
-from unigen.training.stages.tokenizer import TokenizerStage
+from unigen.training.stages.tokenizer_registry import build_tokenizer_stage, build_vision_stage
 from unigen.training.stages.unifork_registry import build_unifork_preparer, build_unifork_stage
-from unigen.training.stages.vision import VisionStage
 
 
 def build_stage(config: Config, device: torch.device) -> Stage:
@@ -48,7 +45,7 @@ def build_stage(config: Config, device: torch.device) -> Stage:
     """
     torch.manual_seed(config.experiment.seed)
     rows = {"unigen": _row_stage, "unifork": build_unifork_stage}[config.model.family]
-    builders = {"tokenizer": _tokenizer_stage, "vision": _vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
+    builders = {"tokenizer": build_tokenizer_stage, "vision": build_vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
     return builders[config.stage](config, device)
 
 
@@ -88,36 +85,9 @@ def build_image_preparer(config: Config) -> Callable[[RawSample, Draws], Sample]
 
     def prepare(raw: RawSample, draws: Draws) -> Sample:
         pixels_3HW = tower.preprocess(raw.images[0]).pixel_values
-        return replace(ImagePreparer(1)(raw, draws), target_image=pixels_3HW, caption=raw.text)
+        return replace(ImagePreparer(1)(raw, draws), target_image=pixels_3HW)
 
     return prepare
-
-
-def _tokenizer_stage(config: Config, device: torch.device) -> Stage:
-    root, name = config.data.root, config.model.image_tokenizer
-    if config.model.initialization == "random":
-        return TokenizerStage(config, build_image_tokenizer(find_config(name, root), "cpu"))
-    return TokenizerStage(config, load_image_tokenizer(find_model(name, root), trainable=True))
-
-
-def _vision_stage(config: Config, device: torch.device) -> Stage:
-    root, name = config.data.root, config.model.vision_tower
-    if name is None:
-        raise ConfigError("stage vision trains a vision tower, but model.vision_tower is null; name its folder")
-    folder = find_config(name, root)
-    content = read_config(folder)
-    if content.get("model_type") != "siglip":
-        raise ConfigError(f"stage vision trains models of type siglip, but {folder} is {content.get('model_type')!r}")
-    tokenizer = load_tokenizer(find_tokenizer(config.model.text_tokenizer or folder, root))
-    if config.model.initialization == "random":
-        words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        siglip = SiglipConfig.from_dict({**content, "text_config": {**content.get("text_config", {}), **words}})
-        model = SiglipModel(siglip)
-        # SigLIP's own start (arXiv 2303.15343, section 3.2): from zero, the bias alone would take thousands of steps.
-        nn.init.constant_(model.logit_scale, math.log(10))
-        nn.init.constant_(model.logit_bias, -10.0)
-        return VisionStage(config, model, tokenizer)
-    return VisionStage(config, SiglipModel.from_pretrained(folder, dtype=torch.float32), tokenizer)
 
 
 def _row_stage(config: Config, device: torch.device) -> Stage:

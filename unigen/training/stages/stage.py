@@ -116,6 +116,11 @@ def in_chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]
         yield samples[start : start + size]
 
 
+def are_counted(batch: Batch) -> Tensor:
+    """Which samples (B,) enter the losses: those of `empty_batch`, which have no key, do not."""
+    return torch.tensor([bool(key) for key in batch.keys])
+
+
 def weighted_mean_terms(
     terms: Mapping[str, Tensor], weights: Mapping[str, float], scale: float
 ) -> tuple[Tensor, dict[str, Tensor]]:

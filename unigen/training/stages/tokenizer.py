@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of an image tokenizer: reconstruction, and lookup-free (MAGVIT-v2) or residual quantisation (RQ-VAE)."""
+"""Training of an image tokenizer: reconstruction, lookup-free (MAGVIT-v2) or residual quantisation (RQ-VAE), and captions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,9 @@ from unigen.models.image_tokenizers.registry import AnyTokenizer, load_image_tok
 from unigen.models.image_tokenizers.rqvae_siglip import FeatureTokenizerOutput
 from unigen.models.perceptual import PerceptualFeatures
 from unigen.objectives import reconstruction
-from unigen.training.stages.stage import Stage, in_chunks, weighted_mean_terms
+from unigen.training.stages.code_restart import CodeRestart
+from unigen.training.stages.contrast import CaptionContrast, CaptionWords
+from unigen.training.stages.stage import Stage, are_counted, in_chunks, weighted_mean_terms
 
 
 class TokenizerStage(Stage):
@@ -27,12 +29,21 @@ class TokenizerStage(Stage):
 
     model: AnyTokenizer
 
-    def __init__(self, config: Config, model: AnyTokenizer) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: AnyTokenizer,
+        contrast: CaptionContrast | None = None,
+        words: CaptionWords | None = None,
+    ) -> None:
+        """`contrast` matches images with captions, of which `words` makes what it reads."""
         super().__init__()
         self.model = model
         self._config = config
         self._weights = config.tokenizer_stage
+        self.contrast, self._words = contrast, words
         self.discriminator = PatchDiscriminator() if self._weights.adversarial_weight else None
+        self.code_restart = CodeRestart(model.codebook_size) if self._weights.enable_code_restart else None
         self._perceptual = (PerceptualFeatures() if self._weights.perceptual_weight else None,)
 
     @property
@@ -53,12 +64,22 @@ class TokenizerStage(Stage):
 
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         pixels_B3HW = torch.stack(batch.target_images)
-        terms = self._terms(pixels_B3HW, self.model(pixels_B3HW))
+        counted_B = are_counted(batch).to(pixels_B3HW.device)
+        output = self.model(pixels_B3HW)
+        terms = self._terms(pixels_B3HW, output)
+        if self.contrast is not None and self._words is not None:
+            assert isinstance(output, FeatureTokenizerOutput)
+            words_BL = self._words(batch.captions).to(pixels_B3HW.device)
+            terms["contrastive"] = self.contrast(output.quantised, words_BL, batch)
+        terms = {name: losses_B * counted_B for name, losses_B in terms.items()}
+        if self.code_restart is not None:
+            self.code_restart(self.model.quantizer.codebooks[0], output)
         weights = {name: getattr(self._weights, f"{name}_weight", 1.0) for name in terms}
         total, sums = weighted_mean_terms(terms, weights, scales.get("images", 0.0))
         return total, {
             **sums,
             "images": sum((weights[name] * value for name, value in sums.items()), total.detach() * 0),
+            **_usage(output, counted_B),
         }
 
     def _terms(self, pixels_B3HW: Tensor, output: TokenizerOutput | FeatureTokenizerOutput) -> dict[str, Tensor]:
@@ -80,8 +101,9 @@ class TokenizerStage(Stage):
         return terms
 
     def directly_read_parameters(self) -> Sequence[nn.Parameter]:
-        """Those of the discriminator, which is held fixed for the generator."""
-        return () if self.discriminator is None else tuple(self.discriminator.parameters())
+        """Those of the discriminator, which is held fixed for the generator; scale and bias of the matching of captions."""
+        judge = () if self.discriminator is None else tuple(self.discriminator.parameters())
+        return judge if self.contrast is None else (*judge, self.contrast.logit_scale, self.contrast.logit_bias)
 
     def learning_rate_factors(self) -> dict[str, float]:
         return {"discriminator.": self._weights.discriminator_learning_rate / self._config.optimizer.learning_rate}
@@ -91,6 +113,13 @@ class TokenizerStage(Stage):
 
     def load(self, folder: Path) -> None:
         self.model.load_state_dict(load_image_tokenizer(folder).state_dict())
+
+
+def _usage(output: TokenizerOutput | FeatureTokenizerOutput, counted_B: Tensor) -> dict[str, Tensor]:
+    """For each image that counts, how many rows of the codebook its batch takes: few, where most have died."""
+    if not isinstance(output, FeatureTokenizerOutput):
+        return {}
+    return {"codebook/rows_in_use": output.codes[counted_B].unique().numel() * counted_B.sum()}
 
 
 def _quantiser_terms(

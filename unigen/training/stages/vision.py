@@ -4,7 +4,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, SiglipModel, SiglipTextConfig, SiglipVisionConfig
 
@@ -15,12 +14,12 @@ from unigen.data.preparation import CaptionedImagePreparer, blank_image
 from unigen.data.sample import RawSample
 from unigen.models.vision import VisionInput, VisionTower
 from unigen.models.weights import read_weights
-from unigen.objectives.contrastive import sigmoid_loss
-from unigen.training.stages.stage import Stage, in_chunks
+from unigen.training.stages.contrast import CaptionWords, matching_losses
+from unigen.training.stages.stage import Stage, are_counted, in_chunks
 
 
 class VisionStage(Stage):
-    """Every image against every caption of its batch; equal captions match."""
+    """Every image against every caption of a forward pass, over all ranks; equal captions match."""
 
     model: SiglipModel
 
@@ -32,7 +31,7 @@ class VisionStage(Stage):
         text_config, vision_config = model.config.text_config, model.config.vision_config
         assert isinstance(text_config, SiglipTextConfig)
         assert isinstance(vision_config, SiglipVisionConfig)
-        self._text_length = text_config.max_position_embeddings
+        self._words = CaptionWords(tokenizer, text_config.max_position_embeddings)
         self._image_side = VisionTower(vision_config).image_size
         self._preprocess = VisionTower(vision_config).preprocess
 
@@ -57,16 +56,10 @@ class VisionStage(Stage):
         images = VisionInput.stack([one for one in batch.feature_images if isinstance(one, VisionInput)])
         device = self.model.logit_scale.device
         image_BD = self.model.vision_model(images.to(device).pixel_values).pooler_output
-        text_BD = self._text_features(batch.captions, device)
-        same_BB = torch.tensor([[a == b for b in batch.captions] for a in batch.captions], device=device)
-        losses_B = sigmoid_loss(image_BD, text_BD, self.model.logit_scale, self.model.logit_bias, same_BB)
+        text_BD = self.model.text_model(input_ids=self._words(batch.captions).to(device)).pooler_output
+        losses_B = matching_losses(image_BD, text_BD, batch, self.model.logit_scale, self.model.logit_bias)
+        losses_B = losses_B * are_counted(batch).to(device)
         return losses_B.sum() * scales.get("images", 0.0), {"images": losses_B.detach().sum()}
-
-    def _text_features(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """SigLIP reads captions padded to its full length, and pools the last position."""
-        options = {"padding": "max_length", "max_length": self._text_length, "truncation": True, "return_tensors": "pt"}
-        tokens = self._tokenizer(list(captions), **options)
-        return self.model.text_model(input_ids=tokens["input_ids"].to(device)).pooler_output
 
     def directly_read_parameters(self) -> Sequence[nn.Parameter]:
         return (self.model.logit_scale, self.model.logit_bias)

@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 RECIPES = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if any(line.startswith("stage:") for line in path.open())]
 FULL_SIZE = CONFIGS / "unigen_1_5b"
+UNIFORK = CONFIGS / "unifork_0_5b"
 
 NAMES = [str(path.relative_to(CONFIGS)) for path in RECIPES]
 
@@ -34,8 +35,9 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_there_are_recipes_of_both_worlds() -> None:
+def test_there_are_recipes_of_every_world() -> None:
     assert {"unigen_1_5b/unigen_pt1.yaml", "unigen_1_5b/unigen_pt2.yaml", "unigen_1_5b/unigen_sft.yaml"} <= set(NAMES)
+    assert {f"unifork_0_5b/{stage}.yaml" for stage in UNIFORK_STAGES} <= set(NAMES)
     assert {"shapes/tokenizer.yaml", "shapes/vision.yaml", "shapes/pt1.yaml"} <= set(NAMES)
 
 
@@ -101,6 +103,59 @@ def test_preference_optimisation_has_its_exact_sizes(capsys: pytest.CaptureFixtu
     assert plan["flops_per_step"]["image_tokenizer"] == pytest.approx(160 * 355e9, rel=0.01)
     lighter = _dry_run(capsys, FULL_SIZE / "unigen_dpo.yaml", "dpo.reference=precomputed")
     assert plan["memory_per_gpu"]["total"] - lighter["memory_per_gpu"]["total"] == 4 * 1_560_028_160
+
+
+ALL, CONNECTOR, DEPTH_TRANSFORMER, BRANCH = 1_076_643_072, 1_723_904, 401_936_896, 12 * 14_912_384 + 896
+"""Weights of UniFork: all, and those of its parts; a branch has twelve layers and a norm."""
+UNIFORK_STAGES: dict[str, tuple[int, int, dict[str, int], tuple[float, str, float, str, str, float]]] = {
+    "s1_imagenet": (
+        CONNECTOR + DEPTH_TRANSFORMER,
+        26_692,
+        {"t2i": 192, "mmu": 192},
+        (1e-4, "cosine", 0.03, "opened", "caption", 0.0),
+    ),
+    "s1_laion_coyo": (
+        CONNECTOR + DEPTH_TRANSFORMER,
+        52_084,
+        {"t2i": 192, "mmu": 192},
+        (1e-4, "constant", 0.0, "bare", "plain", 0.1),
+    ),
+    "s2_pretrain": (ALL, 52_084, {"t2i": 192, "mmu": 192}, (5e-5, "constant", 0.0, "conversation", "plain", 0.1)),
+    "s2_sft": (ALL, 20_834, {"t2i": 192, "mmu": 192}, (5e-5, "constant", 0.0, "conversation", "conversation", 0.1)),
+    "s3_gen": (
+        BRANCH + DEPTH_TRANSFORMER,
+        10_417,
+        {"t2i": 384},
+        (3e-5, "constant", 0.0, "conversation", "conversation", 0.1),
+    ),
+    "s3_und": (BRANCH, 10_417, {"mmu": 384}, (2e-5, "cosine", 0.03, "conversation", "conversation", 0.1)),
+}
+"""What each trains, its steps, its samples a step, and what differs between the settings."""
+
+
+@pytest.mark.parametrize("stage", UNIFORK_STAGES)
+def test_a_stage_of_unifork_has_its_exact_sizes_and_settings(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    trained, steps, samples, settings = UNIFORK_STAGES[stage]
+    plan = _dry_run(capsys, UNIFORK / f"{stage}.yaml")
+    parameters = plan["parameters"]
+    assert parameters["language_model"] == 672_982_272
+    assert (parameters["connector"], parameters["depth_transformer"]) == (CONNECTOR, DEPTH_TRANSFORMER)
+    assert (parameters["trained"], parameters["total"] - parameters["image_tokenizer"]) == (trained, ALL)
+    assert (plan["row_length"], plan["vocabulary_size"], plan["num_gpus"]) == (1350, 151_936, 16)
+    assert (plan["steps"], plan["samples_per_step"], sum(samples.values())) == (steps, samples, 384)
+    config = load_config(UNIFORK / f"{stage}.yaml")
+    fork, schedule, training, optimizer = config.model.fork, config.schedule, config.training, config.optimizer
+    assert settings == (
+        optimizer.learning_rate,
+        schedule.name,
+        schedule.warmup_ratio,
+        fork.draw_format,
+        fork.read_format,
+        training.prompt_drop_prob,
+    )
+    assert (optimizer.weight_decay, optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.0, 0.9, 0.999, 1e-8)
+    assert (training.gradient_clipping, training.precision, schedule.warmup_steps) == (0.0, "bfloat16", 0)
+    assert training.epochs == (4 if stage == "s1_imagenet" else 1)
 
 
 def test_untied_embeddings_are_a_second_matrix(capsys: pytest.CaptureFixture[str]) -> None:

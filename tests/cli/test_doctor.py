@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_world import small_world
+from tests.unifork_world import write_unifork_world
 from unigen import environment
 from unigen.cli.main import main
 from unigen.config.folders import SHIPPED_CONFIGS
@@ -85,6 +86,31 @@ def test_what_a_recipe_of_shapes_wants_is_written_by_two_commands(
     assert remedies["model.vision_tower"] == "unigen train configs/shapes/vision.yaml"
     others = {remedy for key, remedy in remedies.items() if key.startswith("data.") or key == "model.text_tokenizer"}
     assert others == {"unigen data shapes --output runs/quickstart/datasets"}
+
+
+def test_what_the_recipes_of_unifork_want_comes_with_its_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = SHIPPED_CONFIGS.parent / "unifork_0_5b"
+    monkeypatch.chdir(tmp_path)
+    remedies = {}
+    for stage in ("s1_imagenet", "s3_und"):
+        assert main(["doctor", "--config", str(recipes / f"{stage}.yaml"), "--json"]) == 1
+        missing = json.loads(capsys.readouterr().out)["missing"]
+        remedies[stage] = {item["what"].split()[0]: item["remedy"] for item in missing}
+    assert remedies["s1_imagenet"]["model.language_model"] == "unigen download Qwen2.5-0.5B --data-root unigen_data"
+    assert remedies["s1_imagenet"]["model.image_tokenizer"] == "unigen download vila-u-7b-256 --data-root unigen_data"
+    assert "unigen_data/datasets/imagenet/train" in remedies["s1_imagenet"]["data.sources.draw.paths"]
+    assert remedies["s3_und"]["model.pretrained"] == "unigen train configs/unifork_0_5b/s2_sft.yaml"
+
+
+def test_nothing_is_missing_for_the_recipes_of_unifork_where_their_data_and_models_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_unifork_world(tmp_path / "unigen_data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--config", str(SHIPPED_CONFIGS.parent / "unifork_0_5b" / "s1_imagenet.yaml")]) == 0
+    assert "Nothing that is needed is missing." in capsys.readouterr().out
 
 
 def test_what_the_shapes_command_is_said_to_write_it_writes(tmp_path: Path) -> None:

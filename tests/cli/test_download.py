@@ -3,6 +3,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ from huggingface_hub import constants
 
 from unigen.cli.main import main
 from unigen.config.assets import ASSETS
+from unigen.config.folders import SHIPPED_CONFIGS
 
 PRETRAIN = """
 stage: pretrain
@@ -39,8 +41,24 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_every_asset_is_pinned_to_a_commit() -> None:
-    assert {asset.name for asset in ASSETS.values() if not re.fullmatch(r"[0-9a-f]{40}", asset.revision)} == set()
+def test_every_asset_of_which_a_commit_is_known_is_pinned_to_it() -> None:
+    loose = {asset.name for asset in ASSETS.values() if not re.fullmatch(r"[0-9a-f]{40}", asset.revision or "")}
+    assert loose == {"vila-u-7b-256"}
+
+
+def test_an_asset_without_a_known_commit_is_fetched_at_the_newest_and_says_so(
+    hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = SimpleNamespace(sha="0" * 40)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda self, repository, **options: newest)
+    recipe = SHIPPED_CONFIGS.parent / "unifork_0_5b" / "s1_imagenet.yaml"
+    assert main(["download", "--config", str(recipe), "--data-root", str(tmp_path)]) == 0
+    assert [(call["repo"], call["local_dir"].name) for call in hub] == [
+        ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
+        ("mit-han-lab/vila-u-7b-256", "vila-u-7b-256"),
+    ]
+    assert (hub[1]["revision"], hub[1]["allow_patterns"]) == (newest.sha, ["vision_tower/*"])
+    assert "none is pinned" in capsys.readouterr().out
 
 
 def test_a_name_is_fetched_at_its_revision_into_the_readme_folder(hub: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ class Asset:
     name: str
     repository: str
     kind: Literal["model", "dataset"]
-    revision: str
-    """A commit of the repository; never a branch, which may move."""
+    revision: str | None
+    """A commit of the repository, never a branch, which may move; null where none is known: then the newest is fetched."""
     licence: str
     patterns: tuple[str, ...] = ()
     """Files to fetch, as glob patterns; empty fetches all."""
@@ -44,6 +44,7 @@ def _transformers(name: str, repository: str, revision: str) -> Asset:
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
+        _transformers("Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B", "060db6499f32faf8b98477b0a26969ef7d8b9987"),
         _transformers(
             "Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "7ae557604adf67be50417f59c2c2f167def9a775"
         ),
@@ -70,6 +71,7 @@ ASSETS: dict[str, Asset] = {
             TRANSFORMERS_FILES,
         ),
         Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),
+        Asset("vila-u-7b-256", "mit-han-lab/vila-u-7b-256", "model", None, "see its page", ("vision_tower/*",)),
         Asset(
             "falcon-refinedweb",
             "tiiuae/falcon-refinedweb",
@@ -133,8 +135,10 @@ def _wanted_data(config: Config) -> list[Wanted]:
             continue
         maker = "unigen annotate pairs" if source.format == "preferences" else ""
         wanted += [Wanted(f"data.sources.{name}.paths", path, "dataset", maker) for path in source.paths]
-        if source.images is not None:
-            wanted.append(Wanted(f"data.sources.{name}.images", source.images, "dataset"))
+        beside = {"images": source.images, "class_names": source.class_names}
+        wanted += [
+            Wanted(f"data.sources.{name}.{key}", path, "dataset") for key, path in beside.items() if path is not None
+        ]
     return wanted
 
 

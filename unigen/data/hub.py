@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetching known assets from the Hugging Face hub into `<data.root>`, each at its pinned revision."""
+"""Fetching known assets from the Hugging Face hub into `<data.root>`, each at its pinned revision where it has one."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def fetch(asset: Asset, root: Path) -> Path:
         raise DataError(f"{asset.name} is not fetched: HF_HUB_OFFLINE is set; unset it where there is a network")
     try:
         # Asked first: without a network snapshot_download hands back a half-filled folder as if it were whole.
-        HfApi().repo_info(asset.repository, repo_type=asset.kind, revision=asset.revision)
+        found = HfApi().repo_info(asset.repository, repo_type=asset.kind, revision=asset.revision)
         snapshot_download(
             asset.repository,
             repo_type=asset.kind,
-            revision=asset.revision,
+            revision=asset.revision or found.sha,
             local_dir=folder,
             allow_patterns=list(asset.patterns) or None,
         )
@@ -38,8 +38,9 @@ def fetch(asset: Asset, root: Path) -> Path:
 def describe(asset: Asset, root: Path) -> str:
     """One line: which files of which revision go where, under which licence."""
     files = " ".join(asset.patterns) or "all files"
+    revision = asset.revision or "the newest, none is pinned"
     return (
-        f"{asset.repository} ({asset.kind}, revision {asset.revision}, licence: {asset.licence}, {asset.page}): "
+        f"{asset.repository} ({asset.kind}, revision {revision}, licence: {asset.licence}, {asset.page}): "
         f"{files} -> {root / asset.place}"
     )
 

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# UniFork: stage 3, the generation branch alone; starts from runs/unifork_0_5b/s2_sft.
+# Submit it in the repository; what is given to sbatch comes before what stands here:
+#   sbatch [--nodes 4 --time 24:00:00 ...] scripts/train/s3_gen.sh [key=value ...]
+# It is started, saved and queued again as scripts/slurm/train.sbatch says. scripts/slurm/unifork_all.sh submits all stages.
+#SBATCH --job-name=unifork_s3_gen
+#SBATCH --nodes=2
+#SBATCH --gpus-per-node=8
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --signal=USR1@600
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%j.out
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"
+[[ -f scripts/slurm/train.sbatch ]] || { echo "$PWD is not the repository; submit scripts/train/s3_gen.sh there" >&2; exit 2; }
+SUBMITTED=scripts/train/s3_gen.sh exec bash scripts/slurm/train.sbatch configs/unifork_0_5b/s3_gen.yaml "$@"

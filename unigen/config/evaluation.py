@@ -160,6 +160,18 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True)
+class QuestionFileConfig:
+    """Where the files of a benchmark of the LLaVA 1.5 protocol lie; null takes its place under `playground/data/eval`."""
+
+    questions: str | None = None
+    """JSONL of `question_id`, `image`, `text`, perhaps `category`."""
+    images: str | None = None
+    """The folder that the images of the questions are relative to."""
+    truth: str | None = None
+    """The right answers, as the benchmark publishes them: MME's and POPE's are folders."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     seed: int = 0
     """Base of one seed per image."""
@@ -175,3 +187,8 @@ class EvaluationConfig:
     mjhq_fid: MjhqFidConfig = field(default_factory=MjhqFidConfig)
     geneval: GenevalConfig = field(default_factory=GenevalConfig)
     lmms: LmmsConfig = field(default_factory=LmmsConfig)
+    gqa: QuestionFileConfig = field(default_factory=QuestionFileConfig)
+    mme: QuestionFileConfig = field(default_factory=QuestionFileConfig)
+    pope: QuestionFileConfig = field(default_factory=QuestionFileConfig)
+    seed_bench: QuestionFileConfig = field(default_factory=QuestionFileConfig)
+    vqav2: QuestionFileConfig = field(default_factory=QuestionFileConfig)

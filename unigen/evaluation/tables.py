@@ -46,6 +46,7 @@ def scores(results: Mapping[str, Any]) -> list[Score]:
         "best_of_n": _best_of_n(results),
         "vqa_shapes": _reading(results),
         "lmms": _understanding(results),
+        "questions": _question_files(results),
         "alignment": _alignment(results),
         "tokenizer": _tokenizer(results),
     }
@@ -156,6 +157,15 @@ def _understanding(results: Mapping[str, Any]) -> Iterator[Score]:
             if isinstance(value, float) and not metric.endswith("_stderr"):
                 interval = found.get(f"{metric}_interval")
                 yield Score(UNDERSTANDING, f"{task} {metric}", value, tuple(interval) if interval else None)
+
+
+def _question_files(results: Mapping[str, Any]) -> Iterator[Score]:
+    """Benchmarks of the LLaVA 1.5 protocol."""
+    for name, found in results.items():
+        if isinstance(found, Mapping) and "metrics" in found:
+            for metric, value in found["metrics"].items():
+                interval = found["intervals"].get(metric)
+                yield Score(f"Understanding ({name})", metric, value, tuple(interval) if interval else None)
 
 
 def _alignment(results: Mapping[str, Any]) -> Iterator[Score]:

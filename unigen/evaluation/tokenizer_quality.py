@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well the model's image tokenizer keeps held-out images: PSNR, and a few pairs to look at."""
+"""How well the model's image tokenizer keeps held-out images: PSNR, what the detector reads, and a few pairs to look at."""
 
 import random
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from unigen.data.images import square, square_pixels
+from unigen.data.shapes.detector import detect
 from unigen.errors import EvaluationError
 from unigen.evaluation.job import Job
 from unigen.evaluation.statistics import clustered, estimate
@@ -21,7 +22,8 @@ NUM_SHOWN = 12
 
 
 def score_tokenizer(job: Job) -> dict[str, Any] | None:
-    """PSNR in dB over held-out renders; the first pairs are kept beside the benchmarks. None for a model without a tokenizer.
+    """PSNR in dB over held-out renders, and the share `detected` of those that the detector reads as before; the first pairs are
+    kept beside the benchmarks. None for a model without a tokenizer.
 
     Raises:
         EvaluationError: the world has no held-out images.
@@ -42,7 +44,18 @@ def score_tokenizer(job: Job) -> dict[str, Any] | None:
         if number < NUM_SHOWN:
             write_png(square(pair[0], side), folder / f"{number:05d}-original.png")
             write_png(pair[1], folder / f"{number:05d}-reconstruction.png")
-    return {"psnr": found.value, "interval": found.interval, "num_images": len(rebuilt)}
+    is_kept = [_things(image) == _things(again) for image, again in zip(originals, rebuilt, strict=True)]
+    return {
+        "psnr": found.value,
+        "interval": found.interval,
+        "detected": sum(is_kept) / len(is_kept),
+        "num_images": len(rebuilt),
+    }
+
+
+def _things(image: Image.Image) -> list[tuple[str, str | None]]:
+    """Class and colour of everything that the detector finds."""
+    return sorted((one.class_name, one.color) for one in detect(image))
 
 
 def shown_pairs(evaluation: Path) -> list[tuple[Path, Path]]:

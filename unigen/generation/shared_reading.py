@@ -38,6 +38,11 @@ def answer_in_batches(
         yield from (found[place] for place in range(len(window)))
 
 
+def by_images(requests: Sequence[AskRequest]) -> list[list[AskRequest]]:
+    """Neighbouring requests about the same images, together."""
+    return [list(group) for _, group in groupby(requests, key=images_key)]
+
+
 def images_key(request: AskRequest) -> tuple[int, ...]:
     """Equal for requests about the same objects; a request without images stands alone."""
     return tuple(map(id, request.images or (request,)))

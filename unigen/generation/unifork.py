@@ -6,6 +6,7 @@ Legend: B images, N images of a batch, S positions, P depths, C features.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unigen.config.folders import find_model, weights_hash
+from unigen.config.folders import find_model
 from unigen.data.batch import Batch, CodeImage, Sample, collate
 from unigen.data.images import padded_pixels, square_pixels
 from unigen.errors import CheckpointError
-from unigen.generation.autoregressive import ReadRows, TextSettings, read_rows, write_text
+from unigen.generation.autoregressive import ReadRows, TextSettings, read_behind, read_rows, text_logits, write_text
 from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.next_position import BranchReader, NextPositionSettings, draw_positions
-from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, in_batches, settings_of
+from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, describe_model, in_batches, settings_of
 from unigen.generation.seeds import uniform_noise
-from unigen.generation.shared_reading import answer_in_batches
+from unigen.generation.shared_reading import answer_in_batches, by_images, share_beginnings
 from unigen.generation.steps import Decoding
 from unigen.generation.unigen import images_of
+from unigen.generation.yes_no import num_states, probabilities_of_yes, yes_no_rows
 from unigen.models.checkpoints import load_tokenizer
 from unigen.models.image_tokenizers.registry import load_image_tokenizer
 from unigen.models.image_tokenizers.rqvae_siglip import RqVaeSiglip
@@ -56,6 +58,7 @@ class UniForkPipeline(Pipeline):
     model: UniFork
     tokenizer: PreTrainedTokenizerBase
     image_tokenizer: RqVaeSiglip
+    tells_probabilities = True
     name: str = ""
     decoding: Decoding = "auto"
     """How the steps of drawing and writing are run."""
@@ -86,17 +89,7 @@ class UniForkPipeline(Pipeline):
         return unifork_template(self.model.config, self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
-        config = self.model.config
-        return {
-            "model": self.name,
-            "family": config.model_type,
-            "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "image_resolution": config.image_resolution,
-            "num_image_codes": config.num_image_codes,
-            "dtype": str(self.model.dtype),
-            "device": str(self.model.device),
-            "weights": {part: weights_hash(folder) for part, folder in self.folders.items()},
-        }
+        return describe_model(self.name, self.model, self.folders)
 
     def draw_requests(
         self,
@@ -139,6 +132,29 @@ class UniForkPipeline(Pipeline):
             return [str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written]
 
         return answer_in_batches(requests, batch_size, answer)
+
+    def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
+        self._require("understanding", "answer")
+        return answer_in_batches(requests, batch_size, self._yes_probabilities)
+
+    @torch.no_grad()
+    def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
+        groups = [
+            [yes_no_rows(partial(self._begun_row, one), one.answer_start) for one in group]
+            for group in by_images(batch)
+        ]
+        shared = share_beginnings([[one.row for found in group for one in found] for group in groups])
+        reader, index_B = (
+            BranchReader(self.model, "understanding"),
+            torch.tensor(shared.index, device=self.model.device),
+        )
+        rows = read_behind(reader, self._read(shared.beginnings, "understanding"), index_B, shared.texts)
+        flat = [found for group in groups for found in group]
+        hidden_MD = rows.last_states(num_states(flat))
+        return probabilities_of_yes(flat, text_logits(reader, hidden_MD, len(self.tokenizer)).cpu())
+
+    def _begun_row(self, request: AskRequest, answer_start: str) -> Sample:
+        return self._row(replace(request, answer_start=answer_start))
 
     def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image]:
         found: list[Image.Image] = []

@@ -7,7 +7,6 @@ Legend: B images, I codes of an image, K feature slots, F vision width.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unigen.config.folders import find_model, weights_hash
+from unigen.config.folders import find_model
 from unigen.data.batch import CodeImage, Sample, collate, fill_codes
 from unigen.data.images import square_pixels
 from unigen.errors import DataError
@@ -31,10 +30,10 @@ from unigen.generation.autoregressive import (
 )
 from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
-from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, in_batches, settings_of
-from unigen.generation.shared_reading import ReadingRow, answer_in_batches, images_key, share_beginnings
+from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, describe_model, in_batches, settings_of
+from unigen.generation.shared_reading import ReadingRow, answer_in_batches, by_images, share_beginnings
 from unigen.generation.steps import Decoding
-from unigen.generation.yes_no import yes_no_rows, yes_probability
+from unigen.generation.yes_no import num_states, probabilities_of_yes, yes_no_rows
 from unigen.models.checkpoints import load_tokenizer, load_unigen, tokenizer_folder
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
@@ -91,17 +90,7 @@ class UnigenPipeline(Pipeline):
         )
 
     def describe(self) -> dict[str, Any]:
-        config = self.model.config
-        return {
-            "model": self.name,
-            "family": config.model_type,
-            "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "image_resolution": config.image_resolution,
-            "num_image_codes": config.num_image_codes,
-            "dtype": str(self.model.dtype),
-            "device": str(self.model.device),
-            "weights": {part: weights_hash(folder) for part, folder in self.folders.items()},
-        }
+        return describe_model(self.name, self.model, self.folders)
 
     def draw_requests(
         self,
@@ -141,7 +130,7 @@ class UnigenPipeline(Pipeline):
         chosen = settings_of("UniGen", TextSettings, settings)
 
         def answer(batch: list[AskRequest]) -> list[str]:
-            groups = [[ReadingRow(row) for row in self._reading_rows(group)] for group in _by_images(batch)]
+            groups = [[ReadingRow(row) for row in self._reading_rows(group)] for group in by_images(batch)]
             rows = self._read(groups, chosen.max_new_tokens)
             seeds, stop = [request.seed for request in batch], self.vocabulary.message_end
             written = write_behind(self.model, rows, stop, len(self.tokenizer), chosen, seeds, self.decoding)
@@ -173,15 +162,13 @@ class UnigenPipeline(Pipeline):
     @torch.no_grad()
     def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
         questions = []
-        for group in _by_images(batch):
+        for group in by_images(batch):
             prepare = self._preparation(group[0].images)
             questions.append([yes_no_rows(partial(prepare, request), request.answer_start) for request in group])
         rows = self._read([[one.row for found in group for one in found] for group in questions])
         flat = [found for group in questions for found in group]
-        counts = [one.row.num_states for found in flat for one in found]
-        logits_MV = text_logits(self.model, rows.last_states(counts), len(self.tokenizer)).cpu()
-        parts = logits_MV.split([sum(one.row.num_states for one in found) for found in flat])
-        return [yes_probability(found, part_MV) for found, part_MV in zip(flat, parts, strict=True)]
+        hidden_MD = rows.last_states(num_states(flat))
+        return probabilities_of_yes(flat, text_logits(self.model, hidden_MD, len(self.tokenizer)).cpu())
 
     @torch.no_grad()
     def _read(self, groups: Sequence[Sequence[ReadingRow]], num_new: int = 0) -> ReadRows:
@@ -259,8 +246,3 @@ def images_of(pixels_B3HW: Tensor) -> list[Image.Image]:
     """Pixels about [-1, 1] to PIL images; values are truncated as the released code does."""
     values = ((pixels_B3HW.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)
     return [Image.fromarray(np.ascontiguousarray(image)) for image in values.permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def _by_images(requests: Sequence[AskRequest]) -> list[list[AskRequest]]:
-    """Neighbouring requests about the same images, together."""
-    return [list(group) for _, group in groupby(requests, key=images_key)]

@@ -66,3 +66,18 @@ def yes_probability(rows: Sequence[YesNoRow], logits_MV: Tensor) -> float:
         start = stop + 1
     difference = torch.logsumexp(torch.stack(no), 0) - torch.logsumexp(torch.stack(yes), 0)
     return float(torch.sigmoid(-difference))
+
+
+def num_states(questions: Sequence[Sequence[YesNoRow]]) -> list[int]:
+    """How many last states of each row are looked at, row by row."""
+    return [one.row.num_states for rows in questions for one in rows]
+
+
+def probabilities_of_yes(questions: Sequence[Sequence[YesNoRow]], logits_MV: Tensor) -> list[float]:
+    """P(yes) of every question.
+
+    Args:
+        logits_MV: for all states of `num_states`.
+    """
+    parts = logits_MV.split([sum(one.row.num_states for one in rows) for rows in questions])
+    return [yes_probability(rows, part_MV) for rows, part_MV in zip(questions, parts, strict=True)]

@@ -21,7 +21,7 @@ from unigen.evaluation.dpg.prompts import Prompt, prompts_hash, read_prompts
 from unigen.evaluation.dpg.questions import Question, QuestionFile, read_questions, require_questions
 from unigen.evaluation.dpg.scoring import Answers, score_dpg
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn, read_image
-from unigen.evaluation.families import IMAGES, UNIGEN
+from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
 from unigen.evaluation.items import Item, expand
 from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.places import find_benchmark_file
@@ -33,7 +33,7 @@ NUM_TILES = (1, 4)
 
 class Dpg:
     name = "dpg"
-    families = frozenset({UNIGEN, IMAGES})
+    families = frozenset({UNIGEN, UNIFORK, IMAGES})
 
     def run(self, job: Job) -> list[str]:
         work = Work.of(job)

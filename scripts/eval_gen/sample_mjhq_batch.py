@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command of UniFork's README; `--help` says its flags."""
+
+from unigen.cli.unifork_scripts import sample_mjhq_batch, start
+
+if __name__ == "__main__":
+    start(sample_mjhq_batch)

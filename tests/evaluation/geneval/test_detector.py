@@ -2,9 +2,11 @@
 """The detector's checkpoint: where it is looked for, what it is called, and what is refused."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +70,34 @@ def test_a_checkpoint_of_openmmlab_loads_as_weights_alone(small: None, tmp_path:
         wanted_classes, wanted_masks = plain(pixels[None])
     torch.testing.assert_close(classes, wanted_classes[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(masks, wanted_masks[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_numbers_of_numpy_beside_the_weights_are_read(module: bytes, small: None, tmp_path: Path) -> None:
+    meta = {"mAP": np.float64(0.461), "epoch": np.int64(50), "is_best": np.bool_(True)}
+    path = write_openmmlab(tmp_path / "any.pth", meta=meta)
+    _rename(b"numpy._core.multiarray", module, path)  # as NumPy 1 calls it
+    with pytest.raises(pickle.UnpicklingError, match="numpy"):
+        torch.load(path, weights_only=True)
+    assert Detector.load(find_detector(str(path), tmp_path), CPU).model.config.num_labels == len(CLASS_NAMES)
+    with pytest.raises(pickle.UnpicklingError, match="numpy"):  # only here, and only while it is read
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("value", [np.array([len], dtype=object), np.ma.array([1])])
+def test_other_objects_of_numpy_are_refused(value: Any, small: None, tmp_path: Path) -> None:
+    unsafe = write_openmmlab(tmp_path / "any.pth", meta=value)
+    with pytest.raises(EvaluationError, match="cannot be read as weights alone"):
+        Detector.load(find_detector(str(unsafe), tmp_path), CPU)
+
+
+def _rename(before: bytes, after: bytes, path: Path) -> None:
+    """Replace a name in the pickle of a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(before, after) if name.endswith("data.pkl") else content)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(small: None, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_the_table_of_support_is_what_the_benchmarks_say(capsys: pytest.CaptureF
     assert main(["evaluate", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| benchmark | unigen | unifork | uae | images |"
-    assert "| `dpg` | yes | – | – | yes |" in lines
+    assert "| `dpg` | yes | yes | – | yes |" in lines
+    assert "| `alignment` | yes | yes | – | – |" in lines
     assert "| `fid` | – | – | – | yes |" in lines
     assert len(lines) == 2 + len(BENCHMARKS)
 
@@ -50,7 +51,7 @@ def test_the_names_of_the_readmes_are_aliases() -> None:
 @pytest.mark.parametrize(
     ("family", "benchmark", "complaint"),
     [
-        ("unifork", "geneval", "geneval cannot be run on models of the family 'unifork'"),
+        ("uae", "geneval", "geneval cannot be run on models of the family 'uae'"),
         ("gpt2", "dpg", "dpg cannot be run on models of the family 'gpt2'"),
         (None, "vqa_shapes", "vqa_shapes cannot be run on images drawn elsewhere"),
         ("unigen", "fid", "fid cannot be run on models of the family 'unigen'"),

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity.golden import SUFFIXES, golden_folder, golden_parameters
+from tests.parity.golden import SUFFIXES, golden_folder
 
-BUILT = ("magvitv2", "unigen_tiny", "geneval_rules", "unifork_tokenizer")
-NOT_BUILT_YET = ("flow_sde",)
-"""Kinds whose model is still to come; each moves to BUILT with the test that runs it."""
+BUILT = ("magvitv2", "unigen_tiny", "geneval_rules", "unifork_tokenizer", "flow_sde")
 
 
 def test_every_golden_file_is_of_a_known_kind() -> None:
@@ -17,7 +15,7 @@ def test_every_golden_file_is_of_a_known_kind() -> None:
     if folder is None:
         pytest.skip("no golden folder here (set UNIGEN_GOLDEN)")
     cases = [file.name for file in folder.iterdir() if file.suffix in SUFFIXES]
-    unknown = [name for name in cases if not name.startswith((*BUILT, *NOT_BUILT_YET))]
+    unknown = [name for name in cases if not name.startswith(BUILT)]
     assert not unknown, f"no test reads {unknown}"
 
 
@@ -28,11 +26,7 @@ def test_every_kind_that_is_built_is_run_by_a_test(kind: str) -> None:
         "unigen_tiny": "test_unigen.py",
         "geneval_rules": "test_geneval_rules.py",
         "unifork_tokenizer": "test_unifork_tokenizer.py",
+        "flow_sde": "test_flow_sde.py",
     }
     content = (Path(__file__).parent / tests[kind]).read_text(encoding="utf-8")
     assert kind in content
-
-
-@pytest.mark.parametrize("case", [case for kind in NOT_BUILT_YET for case in golden_parameters(kind)])
-def test_kinds_to_come_are_not_passed_over(case: Path) -> None:
-    pytest.xfail(f"the model of {case.name} is not built yet")

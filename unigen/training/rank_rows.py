@@ -23,7 +23,7 @@ class _Gather(torch.autograd.Function):
         return torch.stack(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient_RMD: Tensor) -> Tensor:  # type: ignore[override]  # of one output
+    def backward(ctx: Any, gradient_RMD: Tensor) -> Tensor:
         summed_RMD = gradient_RMD.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(summed_RMD)
         return summed_RMD[distributed.get_rank()]

@@ -8,7 +8,6 @@ Legend: B images, N positions, P depths, C channels, K codes, V vectors that cod
 import torch
 from torch import Tensor, distributed, nn
 
-from unigen.models.image_tokenizers.residual import Codebook
 from unigen.models.image_tokenizers.rqvae_siglip import FeatureTokenizerOutput
 
 DECAY = 0.9
@@ -25,8 +24,11 @@ class CodeRestart(nn.Module):
         self.register_buffer("usage_K", torch.zeros(num_codes))
 
     @torch.no_grad()
-    def forward(self, codebook: Codebook, output: FeatureTokenizerOutput) -> None:
-        """Count the codes of a forward pass, and restart those that are unused. All ranks make this call together."""
+    def forward(self, codebook_KC: Tensor, output: FeatureTokenizerOutput) -> None:
+        """Count the codes of a forward pass, and write new rows for those that are unused into the codebook.
+
+        All ranks make this call together.
+        """
         counts_K = output.codes.flatten().bincount(minlength=len(self.usage_K)).to(self.usage_K.dtype)
         if distributed.is_initialized():
             distributed.all_reduce(counts_K)
@@ -37,7 +39,7 @@ class CodeRestart(nn.Module):
             chosen_UC = vectors_VC[torch.randint(len(vectors_VC), (len(unused_U),)).to(vectors_VC.device)]
             if distributed.is_initialized():
                 distributed.broadcast(chosen_UC, 0)
-            codebook.weight[unused_U] = chosen_UC
+            codebook_KC[unused_U] = chosen_UC
             self.usage_K[unused_U] = 1.0
 
 

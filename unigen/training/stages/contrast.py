@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, SiglipTextConfig, SiglipTextModel
+from transformers import PreTrainedTokenizerBase, SiglipTextModel
 
 from unigen.data.batch import Batch
 from unigen.objectives.contrastive import sigmoid_loss
@@ -51,10 +51,8 @@ class CaptionContrast(nn.Module):
 
     def __init__(self, text_model: SiglipTextModel, feature_size: int) -> None:
         super().__init__()
-        text_config = text_model.config
-        assert isinstance(text_config, SiglipTextConfig)
         self.text_model = text_model
-        self.projection = nn.Linear(feature_size, text_config.projection_size)
+        self.projection = nn.Linear(feature_size, text_model.head.out_features)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
         self.logit_bias = nn.Parameter(torch.tensor(LOGIT_BIAS))
 

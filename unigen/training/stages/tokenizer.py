@@ -16,7 +16,7 @@ from unigen.data.sample import RawSample
 from unigen.models.discriminator import PatchDiscriminator
 from unigen.models.image_tokenizers.magvitv2 import TokenizerOutput
 from unigen.models.image_tokenizers.registry import AnyTokenizer, load_image_tokenizer
-from unigen.models.image_tokenizers.rqvae_siglip import FeatureTokenizerOutput
+from unigen.models.image_tokenizers.rqvae_siglip import FeatureTokenizerOutput, RqVaeSiglip
 from unigen.models.perceptual import PerceptualFeatures
 from unigen.objectives import reconstruction
 from unigen.training.stages.code_restart import CodeRestart
@@ -73,7 +73,9 @@ class TokenizerStage(Stage):
             terms["contrastive"] = self.contrast(output.quantised, words_BL, batch)
         terms = {name: losses_B * counted_B for name, losses_B in terms.items()}
         if self.code_restart is not None:
-            self.code_restart(self.model.quantizer.codebooks[0], output)
+            assert isinstance(self.model, RqVaeSiglip)
+            assert isinstance(output, FeatureTokenizerOutput)
+            self.code_restart(self.model.quantizer.codebook_KC.detach(), output)
         weights = {name: getattr(self._weights, f"{name}_weight", 1.0) for name in terms}
         total, sums = weighted_mean_terms(terms, weights, scales.get("images", 0.0))
         return total, {

@@ -113,10 +113,10 @@ def wanted_by(config: Config) -> list[Wanted]:
 
 def _wanted_models(config: Config) -> list[Wanted]:
     model = config.model
-    if config.stage == "tokenizer":
-        return [Wanted("model.image_tokenizer", model.image_tokenizer, "config")]
-    if config.stage == "vision":
-        return [Wanted("model.vision_tower", model.vision_tower, "config")] if model.vision_tower else []
+    if config.stage in ("tokenizer", "vision"):
+        names = {"model.image_tokenizer": model.image_tokenizer} if config.stage == "tokenizer" else {}
+        names |= {"model.vision_tower": model.vision_tower} if model.vision_tower else {}
+        return [Wanted(key, name, "config") for key, name in names.items()]
     fresh = model.pretrained is None and model.initialization == "pretrained"
     wanted = [Wanted("model.pretrained", model.pretrained, "weights")] if model.pretrained else []
     wanted.append(Wanted("model.language_model", model.language_model, "weights" if fresh else "config"))

@@ -24,9 +24,16 @@ UNIFORK = CONFIGS / "unifork_0_5b"
 NAMES = [str(path.relative_to(CONFIGS)) for path in RECIPES]
 
 
+PLANS: dict[tuple[str, ...], dict[str, Any]] = {}
+"""By the words that ask for them; each is made once."""
+
+
 def _dry_run(capsys: pytest.CaptureFixture[str], path: Path, *overrides: str) -> dict[str, Any]:
-    assert main(["train", str(path), *overrides, "--dry-run", "--json"]) == 0, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+    words = (str(path), *overrides)
+    if words not in PLANS:
+        assert main(["train", *words, "--dry-run", "--json"]) == 0, capsys.readouterr().err
+        PLANS[words] = json.loads(capsys.readouterr().out)
+    return PLANS[words]
 
 
 @pytest.fixture(autouse=True)

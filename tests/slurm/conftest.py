@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,28 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,sched_min_interval=0
 SlurmdParameters=config_overrides
+GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
 NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[1]},{ports[2]}] CPUs=1 RealMemory=1000
+NodeName=g[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports[3]},{ports[4]}] CPUs=1 RealMemory=1000 Gres=gpu:8 State=DOWN
 PartitionName=test Nodes=n[1-2] Default=YES MaxTime=60 State=UP
+PartitionName=gpus Nodes=g[1-2] State=UP
 """
 
 
 @dataclass(frozen=True)
+class TrainingProcess:
+    rank: int
+    node: str
+    pid: int
+    start: int
+    """How often its job had been started before."""
+
+
+@dataclass(frozen=True)
 class Cluster:
-    """Two nodes, n1 and n2, with a core each."""
+    """Two nodes, n1 and n2, with a core each, and in the partition `gpus` two of 8 GPUs each that never come up."""
 
     folder: Path
 
@@ -69,7 +82,7 @@ class Cluster:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
         assert finished.returncode == 0, f"{command}: {finished.stderr}"
@@ -80,11 +93,14 @@ class Cluster:
         return self.call("sbatch", "--parsable", f"--output={log}", *arguments)
 
     def job(self, job: str) -> dict[str, str]:
-        """What SLURM says of a job; asks it to start a requeued one without the usual two minutes' wait."""
+        """What SLURM says of a job; asks it to start a requeued one without the usual two minutes' wait, but not at once: nodes
+        refuse a job that is started in the second in which it was ended."""
         words = self.call("scontrol", "--oneliner", "show", "job", job).split()
         facts = dict(word.split("=", 1) for word in words if "=" in word)
         if facts["JobState"] == "PENDING" and facts["Reason"] == "BeginTime":
-            self.call("scontrol", "update", f"JobId={facts['JobId']}", "StartTime=now")
+            wait = datetime.fromisoformat(facts["EligibleTime"]) - datetime.now()
+            if wait.total_seconds() > 10:
+                self.call("scontrol", "update", f"JobId={facts['JobId']}", "StartTime=now+3")
         return facts
 
     def wait(self, job: str, log: Path) -> dict[str, str]:
@@ -95,9 +111,9 @@ class Cluster:
             time.sleep(0.5)
         return facts
 
-    def processes(self, job: str) -> dict[int, str]:
-        """Rank -> node of the training processes of a job that runs now."""
-        found = {}
+    def processes(self, job: str) -> list[TrainingProcess]:
+        """The training processes of a job that runs now, by rank."""
+        found = []
         for file in Path("/proc").glob("[0-9]*/environ"):
             try:
                 entries = file.read_bytes().decode(errors="replace").split("\0")
@@ -107,8 +123,9 @@ class Cluster:
             if values.get("SLURM_JOB_ID") == job and values.get("SLURM_CONF") == str(self.folder / "slurm.conf"):
                 rank, node = values.get("RANK"), values.get("SLURMD_NODENAME")
                 if rank is not None and node is not None:
-                    found[int(rank)] = node
-        return found
+                    start = int(values.get("SLURM_RESTART_COUNT", 0))
+                    found.append(TrainingProcess(int(rank), node, int(file.parent.name), start))
+        return sorted(found, key=lambda process: process.rank)
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +142,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "folder": folder,
         "host": platform.node().split(".")[0],
         "user": getpass.getuser(),
-        "ports": _free_ports(3),
+        "ports": _free_ports(5),
     }
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**facts))
     cluster = Cluster(folder)

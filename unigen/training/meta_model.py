@@ -110,9 +110,8 @@ def _siglip(config: Config) -> SiglipModel:
 
 def _add_row_models(models: MetaModels) -> None:
     wanted, stand_ins = models.config.model, _stand_ins(models.config.model.language_model)
-    models.image_tokenizer = build_image_tokenizer(
-        _folder(models, wanted.image_tokenizer, stand_ins, "image_tokenizer")
-    )
+    part = "image_tokenizer" if wanted.family == "unigen" else f"{wanted.family}_image_tokenizer"
+    models.image_tokenizer = build_image_tokenizer(_folder(models, wanted.image_tokenizer, stand_ins, part))
     models.image_tokenizer.requires_grad_(False)
     {"unigen": _add_unigen, "unifork": _add_unifork}[wanted.family](models, stand_ins)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from unigen.data.json_files import numbered_lines
 from unigen.errors import EvaluationError
 from unigen.evaluation.llava_questions.answers import Answered, Scores
-from unigen.evaluation.statistics import clustered, estimate
+from unigen.evaluation.statistics import Estimate, clustered, estimate
 
 _FILE = re.compile(r"coco_pope_(.+)\.json")
 _NO = {"No", "not", "no"}
@@ -31,7 +31,8 @@ def score_pope(answered: Sequence[Answered], labels: Path, folder: Path) -> Scor
     absent = sorted(known - set(by_category))
     if absent:
         raise EvaluationError(f"{labels} has no coco_pope_{absent[0]}.json; give the folder of all categories")
-    estimates, numbers = {}, {}
+    estimates: dict[str, Estimate] = {}
+    numbers: dict[str, float] = {}
     for category in sorted(known):
         own = [one for one in answered if str(one.question.get("category")) == category]
         truth = _matched(own, by_category[category], category)

@@ -2,6 +2,7 @@
 """The stochastic step against its slow twin, its limits, and the schedule against diffusers' definition."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_the_stochastic_path_keeps_the_marginals_of_the_path_without_noise() -> 
     generator = torch.Generator().manual_seed(1)
     data, sigmas = 2.0, torch.linspace(0.99, 0.2, 400)
     x = (1 - 0.99) * data + 0.99 * torch.randn(20000, 1, generator=generator)
-    for t, next_t in zip(sigmas, sigmas[1:], strict=False):
+    for t, next_t in pairwise(sigmas):
         shape = (len(x),)
         found = stochastic_step(x, (x - data) / t, t.expand(shape), next_t.expand(shape), 0.7, sigmas[1])
         x = found.mean + found.std * torch.randn(x.shape, generator=generator)

@@ -40,3 +40,10 @@ class TrainingError(UnigenError):
 
 class EvaluationError(UnigenError):
     """A benchmark or an annotation that is incomplete, belongs to another run or whose judge cannot be trusted."""
+
+
+class RanksApartError(UnigenError):
+    """One process of several met what the others did not, so that they cannot go on together; the same command goes on with what
+    is done."""
+
+    is_mistake = False

@@ -8,29 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.annotation.test_questions import Saying
-from unigen.annotation.answers import Answers, read_questions, read_verdict
+from unigen.annotation.answers import Answers, read_asked_prompts
 from unigen.annotation.step import Done, Failed
 from unigen.errors import DataError
-
-
-@pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [
-        ("yes", True),
-        ("Yes.", True),
-        (" **YES** it is", True),
-        ("no", False),
-        ("No, though yes would be nice", False),
-        ("Answer: yes", True),
-        ("eyes", None),
-        ("yesterday", None),
-        ("nothing is known", None),
-        ("maybe", None),
-        ("", None),
-    ],
-)
-def test_yes_counts_as_a_word_alone_and_the_first_verdict_is_taken(reply: str, verdict: bool | None) -> None:
-    assert read_verdict(reply) is verdict
 
 
 def questions_file(folder: Path, *lines: tuple[str, str]) -> Path:
@@ -51,7 +31,7 @@ def test_every_question_of_every_image_is_asked_the_last_prompt_and_scattered_li
     file = questions_file(tmp_path, ("a", "one?"), ("b", "three?"), ("a", "two?"), ("b", " "))
     images = draw(tmp_path / "images", "a_0.png", "a_10.png", "a_2.png", "b_0.png", "c_0.png", "notes.png")
     judge = Saying("Eyes. Yes")
-    step = Answers(read_questions(file), "hash", images, judge)
+    step = Answers(read_asked_prompts(file), "hash", images, judge)
     results = list(step.work(step.units()))
     lines = [line for result in results if isinstance(result, Done) for line in result.lines]
     assert [line["filename"] for line in lines] == ["a_0.png", "a_2.png", "a_10.png", "b_0.png"]
@@ -70,7 +50,10 @@ def test_every_question_of_every_image_is_asked_the_last_prompt_and_scattered_li
 
 def test_a_reply_without_a_verdict_is_a_no_and_counted(tmp_path: Path) -> None:
     step = Answers(
-        read_questions(questions_file(tmp_path, ("a", "one?"))), "h", draw(tmp_path / "i", "a_0.png"), Saying("yesno")
+        read_asked_prompts(questions_file(tmp_path, ("a", "one?"))),
+        "h",
+        draw(tmp_path / "i", "a_0.png"),
+        Saying("yesno"),
     )
     (result,) = step.work(step.units())
     assert isinstance(result, Done)
@@ -79,13 +62,13 @@ def test_a_reply_without_a_verdict_is_a_no_and_counted(tmp_path: Path) -> None:
 
 def test_a_prompt_without_an_image_fails_by_its_id(tmp_path: Path) -> None:
     file = questions_file(tmp_path, ("a", "one?"), ("lost", "two?"))
-    step = Answers(read_questions(file), "h", draw(tmp_path / "i", "a_0.png"), Saying("yes"))
+    step = Answers(read_asked_prompts(file), "h", draw(tmp_path / "i", "a_0.png"), Saying("yes"))
     failed = [result for result in step.work(step.units()) if isinstance(result, Failed)]
     assert [result.unit.name for result in failed] == ["lost"]
 
 
 def test_other_images_in_the_folder_are_another_run(tmp_path: Path) -> None:
-    prompts = read_questions(questions_file(tmp_path, ("a", "one?")))
+    prompts = read_asked_prompts(questions_file(tmp_path, ("a", "one?")))
     images = draw(tmp_path / "i", "a_0.png")
     before = Answers(prompts, "h", images, Saying("yes")).identity()
     draw(images, "a_1.png")
@@ -94,11 +77,11 @@ def test_other_images_in_the_folder_are_another_run(tmp_path: Path) -> None:
 
 def test_question_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no question"):
-        read_questions(questions_file(tmp_path, ("a", " ")))
+        read_asked_prompts(questions_file(tmp_path, ("a", " ")))
     file = tmp_path / "two.jsonl"
     file.write_text('{"id": "a", "prompt": "x", "question": "q?"}\n{"id": "a", "prompt": "y", "question": "q?"}\n')
     with pytest.raises(DataError, match="the id a has two prompts, 'x' and 'y'"):
-        read_questions(file)
+        read_asked_prompts(file)
     with pytest.raises(DataError, match="no folder of images"):
         Answers([], "h", tmp_path / "absent", Saying("yes"))
     (tmp_path / "empty").mkdir()
@@ -109,7 +92,7 @@ def test_question_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 def test_of_others_asks_about_images_of_other_prompts_alone_and_always_the_same(tmp_path: Path) -> None:
     file = questions_file(tmp_path, ("a", "one?"), ("b", "two?"))
     images = draw(tmp_path / "images", "a_0.png", "a_1.png", "b_0.png", "c_0.png")
-    steps = [Answers(read_questions(file), "hash", images, Saying("no"), of_others=2) for _ in range(2)]
+    steps = [Answers(read_asked_prompts(file), "hash", images, Saying("no"), of_others=2) for _ in range(2)]
     first, second = (step.units() for step in steps)
     assert [unit.name for unit in first] == [unit.name for unit in second]
     assert {unit.name for unit in first[:2]} == {"b_0.a", "c_0.a"}
@@ -117,5 +100,5 @@ def test_of_others_asks_about_images_of_other_prompts_alone_and_always_the_same(
     lines = [line for result in steps[0].work(first) if isinstance(result, Done) for line in result.lines]
     assert [line["id"] for line in lines] == ["a", "a", "b", "b"]
     assert {line["filename"] for line in lines[:2]} == {"b_0.png", "c_0.png"}
-    own = Answers(read_questions(file), "hash", images, Saying("no"))
+    own = Answers(read_asked_prompts(file), "hash", images, Saying("no"))
     assert own.identity() != steps[0].identity()

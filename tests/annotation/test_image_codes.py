@@ -166,7 +166,10 @@ def test_several_crops_are_kept_and_one_is_drawn_at_each_visit(tiny_world: TinyW
         (["model.image_tokenizer=other"], ("image tokenizer", "unigen encode")),
         (["model.image_resolution=64"], ("model.image_resolution 32", "has 64")),
         (["data.image_decoding=approximate_draft"], ("the transform", "approximate draft")),
-        (["stage=sft", "model.vision_tower=tiny-siglip-vision"], ("data.sources.read.format", "name the webdataset")),
+        (
+            ["stage=sft", "model.vision_tower=tiny-siglip-vision"],
+            ("data.sources.read.format", "name what they were made of"),
+        ),
     ],
 )
 def test_training_refuses_codes_that_are_not_its_own_in_one_line(

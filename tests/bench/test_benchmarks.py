@@ -25,6 +25,8 @@ JUDGED = {
         "useful_tokens",
         "useful_tokens_dealt_out",
     ),
+    "unifork_trunk": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
+    "unifork_drawing": ("difference", "flop_ratio", "fast_flops_off_formula", "twin_flops_off_formula"),
     "loss": ("peak_memory_ratio", "loss_difference", "hidden_gradient_difference", "weight_gradient_difference"),
     "loader": (),
 }

@@ -92,5 +92,5 @@ def test_prompts_may_come_from_a_file_and_a_wrong_file_is_refused(tmp_path: Path
     file.write_text("[]")
     with pytest.raises(ConfigError, match="must hold a list of texts"):
         load_prompts(str(file))
-    with pytest.raises(ConfigError, match="not short, long or a readable JSON file"):
+    with pytest.raises(ConfigError, match="neither short, long nor a readable JSON file"):
         load_prompts("lnog")

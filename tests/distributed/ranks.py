@@ -5,6 +5,7 @@ What the launcher writes into it is made by accelerate itself from the shipped c
 processes run the same is what `launched` is for.
 """
 
+import json
 import multiprocessing
 import os
 import socket
@@ -17,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
@@ -107,6 +109,18 @@ def launcher_environment(accelerate_config: str | Path | None, number: int) -> d
     else:
         environment = prepare_multi_gpu_env(arguments)
     return {**environment, **quiet_environment(), **world}
+
+
+def zero3_file(folder: Path) -> Path:
+    """ZeRO-3 that keeps no weight whole between the steps; by default it would keep all of so small a model."""
+    settings = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
+    (folder / "zero3.json").write_text(json.dumps(settings))
+    content = yaml.safe_load((CONFIGS / "zero3.yaml").read_text())
+    content["deepspeed_config"] = {"deepspeed_config_file": str(folder / "zero3.json"), "zero3_init_flag": False}
+    del content["mixed_precision"]
+    path = folder / "zero3.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def _rank(run: Run, environment: Mapping[str, str], rank: int, log: Path, arguments: tuple[str | Path, ...]) -> None:

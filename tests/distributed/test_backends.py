@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from tests.distributed.ranks import CONFIGS, launched, start_ranks
+from tests.distributed.ranks import launched, start_ranks, zero3_file
 from tests.world import TinyWorld, metrics, weights
 
 STEPS = 10
@@ -82,18 +81,6 @@ def assert_same_run(run: Path, expected: Run, steps: int = STEPS) -> None:
         assert found[name].dtype == torch.float32
         # AdamW moves a weight by up to the learning rate in each step; sums in another order leave a hundredth of one.
         assert (found[name] - tensor).abs().max() < 1e-2 * LEARNING_RATE, name
-
-
-def zero3_file(folder: Path) -> Path:
-    """ZeRO-3 that keeps no weight whole between the steps; by default it would keep all of so small a model."""
-    settings = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
-    (folder / "zero3.json").write_text(json.dumps(settings))
-    content = yaml.safe_load((CONFIGS / "zero3.yaml").read_text())
-    content["deepspeed_config"] = {"deepspeed_config_file": str(folder / "zero3.json"), "zero3_init_flag": False}
-    del content["mixed_precision"]
-    path = folder / "zero3.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 @pytest.mark.parametrize("name", ["multi_gpu", "zero2", "zero3", "fsdp2"])

@@ -62,6 +62,22 @@ def test_candidates_are_the_images_of_the_same_seeds(
                 assert plain.tobytes() == candidate.tobytes()
 
 
+def test_what_is_no_longer_kept_is_removed_and_nothing_else(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, model, tmp_path, "--num-images", "3")
+    arguments = ["--best-of", "2", "--verifier", "probability"]
+    call(capsys, model, tmp_path, *arguments, "--keep", "2")
+    names = ["00000_00", "00000_01", "00000_02", "00001_00", "00001_01", "00001_02", "contact_sheet"]
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == names
+    found = call(capsys, model, tmp_path, *arguments)
+    left = {path.stem for path in tmp_path.glob("*.png")}
+    assert left == set(names) - {"00000_01", "00001_01"}, (
+        "those that were drawn without a choice are not ours to remove"
+    )
+    assert {Path(one["path"]).stem for one in found["images"]} == {"00000_00", "00001_00"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -114,6 +130,15 @@ def test_a_folder_of_another_run_is_not_added_to(
     assert "another run: prompts was" in capsys.readouterr().err
 
 
-def test_help_says_it_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sample", "--help"]) == 0
-    assert "N drawn, best K kept" in " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("sample", "How many of the N drawn are kept. [1; unigen evaluate, which scores them, keeps 4]"),
+        ("evaluate", "How many of the N drawn are kept. [4, also with --best-of 5; unigen sample keeps 1]"),
+    ],
+)
+def test_help_says_in_plain_words_how_many_are_kept(verb: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "N drawn, best K kept" in words
+    assert said in words

@@ -86,3 +86,19 @@ def test_mistakes_are_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert complaint in error
     assert error.count("\n") == 1
+
+
+def test_a_benchmark_without_its_files_is_named_first_and_last_and_the_others_are_scored(
+    model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "--model", str(model), "--data", str(world), "--benchmarks", "dpg,vqa_shapes"]
+    code = main([*arguments, "--output", str(tmp_path), "--device", "cpu", "dpg.prompts=nowhere"])
+    said = capsys.readouterr()
+    assert code == 2
+    complaints = [line for line in said.err.splitlines() if line.startswith("unigen: error: ")]
+    assert len(complaints) == 2
+    assert all("nothing at nowhere" in line and "dpg" in line for line in complaints)
+    assert said.err.index(complaints[0]) < said.err.index("vqa_shapes: "), "it is said before anything is done"
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert "accuracy" in results["vqa_shapes"]
+    assert list(results["failed"]) == ["dpg"]

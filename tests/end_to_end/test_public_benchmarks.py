@@ -66,7 +66,7 @@ def test_a_judge_outside_that_has_not_answered_is_no_success(
 ) -> None:
     arguments = ["evaluate", "--model", str(model), "--device", "cpu", "--benchmarks", "dpgbench", "--steps", "2"]
     assert main([*arguments, "--output", str(tmp_path / "out"), *dpg]) == 1
-    assert "28 answers are missing; in mPLUG's environment: python" in capsys.readouterr().err
+    assert "36 answers are missing; in mPLUG's environment: python" in capsys.readouterr().err
     assert "dpg failed (1)" in (tmp_path / "out" / "report.html").read_text()
     assert main([*arguments, "--output", str(tmp_path / "out"), *dpg, "dpg.grid=diagonal"]) == 2
     assert main([*arguments, "--output", str(tmp_path / "out"), *dpg, "--num-images", "3"]) == 2

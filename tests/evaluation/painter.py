@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unigen.evaluation.dpg.self_test import KNOWN
 from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline
 
 SIDE = 8
+KNOWN_ANSWERS = {known.text.rstrip("?"): "yes" if known.is_yes else "no" for known in KNOWN}
+"""To the questions by which a judge is tested; they are not counted."""
 
 
 def painted(seed: int) -> Image.Image:
@@ -52,9 +55,11 @@ class Painter(Pipeline):
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
         for request in requests:
-            self._live_or_die()
-            self.num_asked += 1
-            yield verdict(request.images[0], request.question)
+            known = KNOWN_ANSWERS.get(request.question.partition("?")[0])
+            if known is None:
+                self._live_or_die()
+                self.num_asked += 1
+            yield known or verdict(request.images[0], request.question)
 
     def num_beyond_row(self, prompt: str) -> int:
         return max(0, len(prompt) - self._row_length)

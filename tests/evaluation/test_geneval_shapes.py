@@ -44,6 +44,7 @@ def test_right_drawings_score_one_and_stand_in_genevals_layout(world: Path, tmp_
     last = (world / "evaluation" / "geneval_shapes.jsonl").read_text().splitlines()[-1]
     assert json.loads((folder / "metadata.jsonl").read_text()) == json.loads(last)
     assert 25 < results["tokenizer"]["psnr"] < 45
+    assert 0.9 < results["tokenizer"]["detected"] <= 1
     assert results["tokenizer"]["interval"][0] < results["tokenizer"]["psnr"] < results["tokenizer"]["interval"][1]
     assert json.loads((tmp_path / "results.json").read_text()) == results
 

@@ -12,6 +12,7 @@ from tests.tiny_unifork import FORK, small_unifork
 from unigen.generation.next_position import NextPositionSettings, draw_positions
 from unigen.generation.seeds import uniform_noise
 from unigen.reference.next_position import draw_positions_slowly
+from unigen.reference.released_drawing import draw_positions_as_released
 
 PROMPTS, UNCONDITIONAL, POSITIONS = [[3, 4, 5, 6, 7], [8, 9], [3, 4, 5, 6, 7]], [1, 2, 1], 6
 CODEBOOK = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
@@ -34,6 +35,7 @@ def test_the_cache_gives_the_codes_of_recomputing_everything(settings: dict[str,
     codes = draw(**settings)
     assert codes.shape == (3, POSITIONS, 3)
     assert torch.equal(codes, draw(draw_positions_slowly, **settings))
+    assert torch.equal(codes, draw(draw_positions_as_released, **settings))
 
 
 def test_an_image_depends_on_its_own_seed_and_prompt_alone() -> None:

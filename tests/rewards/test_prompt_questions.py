@@ -8,7 +8,7 @@ import pytest
 
 from unigen.data.shapes.prompts import geneval_prompts
 from unigen.errors import DataError
-from unigen.rewards.prompt_questions import read_questions, rule_questions
+from unigen.rewards.prompt_questions import read_item_questions, rule_questions
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/geneval_evaluation_metadata.jsonl"
 NUM_QUESTIONS = {"single_object": 1, "two_object": 2, "counting": 1, "colors": 2, "position": 3, "color_attr": 2}
@@ -63,7 +63,7 @@ def test_a_file_gives_questions_by_item(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     lines = [{"item_id": "a", "question": "1?"}, {"item_id": "b", "questions": ["2?", "3?"]}]
     file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"item_id": "a", "question": "4?"}]))
-    assert read_questions(file) == {"a": ["1?", "4?"], "b": ["2?", "3?"]}
+    assert read_item_questions(file) == {"a": ["1?", "4?"], "b": ["2?", "3?"]}
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"item_id": "a"}', '{"question": "b?"}'])
@@ -71,6 +71,6 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text('{"item_id": "a", "question": "1?"}\n' + line + "\n")
     with pytest.raises(DataError, match=r"questions.jsonl, line 2"):
-        read_questions(file)
+        read_item_questions(file)
     with pytest.raises(DataError, match=r"none\.jsonl"):
-        read_questions(tmp_path / "none.jsonl")
+        read_item_questions(tmp_path / "none.jsonl")

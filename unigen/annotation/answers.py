@@ -2,7 +2,6 @@
 """From questions and images to verdicts: every question of every image is asked, an image's score is its share of yes."""
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from unigen.annotation.prompts import read_entries
 from unigen.annotation.step import Done, Failed, Line, StepWithoutFiles, Unit
 from unigen.errors import DataError
 from unigen.rewards.rating_text import rule_prompt
-
-_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+from unigen.rewards.verdict_words import first_verdict
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def rating_name(prompt_id: str, image: Path) -> str:
     return image.stem if image.stem.rpartition("_")[0] == prompt_id else f"{image.stem}.{prompt_id}"
 
 
-def read_questions(path: Path) -> list[AskedPrompt]:
+def read_asked_prompts(path: Path) -> list[AskedPrompt]:
     """The questions of a file by prompt, wherever its lines stand; prompts in the order of their first line.
 
     Raises:
@@ -109,17 +107,11 @@ def read_questions(path: Path) -> list[AskedPrompt]:
     return asked
 
 
-def read_verdict(reply: str) -> bool | None:
-    """The first yes or no of a reply, as a word of its own; None where there is neither."""
-    found = _VERDICT.search(reply)
-    return None if found is None else found[1].lower() == "yes"
-
-
 def _lines(unit: Unit, replies: Sequence[str]) -> Sequence[Line]:
     """One line of the released format; a reply without a verdict is a no, and counted as `unclear`."""
     image: _Image = unit.content
     assert image.path is not None
-    verdicts = [read_verdict(reply) for reply in replies]
+    verdicts = [first_verdict(reply) for reply in replies]
     return [
         {
             "id": image.prompt.id,

@@ -1,82 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image codes ahead of training: every tar that a configuration reads images from, through its image tokenizer, once.
+"""Image codes ahead of training: shards of images go through the image tokenizer, once.
 
 Legend: B images of one pass, K crops of an image, I codes of an image.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from unigen.config.checks import reads_codes, reads_padded
+from unigen.annotation.encoding_plan import EncodingJob
 from unigen.config.folders import find_model
-from unigen.config.schema import Config, SourceConfig
+from unigen.config.schema import Config
 from unigen.data.codes import (
     LARGEST_CODEBOOK,
-    SUFFIX,
     TEXT_COLUMNS,
     CodeShard,
     CodeSpec,
     ShardHeader,
     Strings,
-    code_spec,
+    key_prefix,
 )
 from unigen.data.faults import Cause, Fault, SampleRefused
-from unigen.data.image_text import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member, shard_label
 from unigen.data.images import decode_image, padded_pixels, square_pixels
-from unigen.data.shards import TAR_SUFFIXES, expand_shards, scheme_of
-from unigen.data.tars import TarSample, read_tar
+from unigen.data.records import Part, Record
 from unigen.errors import ConfigError, DataError
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 
-MEMBERS = {"text": TEXT_EXTENSIONS, "json": ("json",)}
-"""Extensions that a column of a shard is taken from."""
 PASSES_AHEAD = 3
 """Images that are decoded meanwhile, in passes of the tokenizer."""
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class EncodingJob:
-    """One tar, and the codes that are to be made of it."""
-
-    shard: str
-    spec: CodeSpec
-    is_padded: bool
-    """Whether images are padded to squares instead of cropped."""
-    target: Path
-
-
-@dataclass(frozen=True)
-class EncodingPlan:
-    """Which tars become which shards."""
-
-    jobs_of: dict[str, list[EncodingJob]]
-    """By source, in the order of its tars."""
-    root: str
-
-    @property
-    def jobs(self) -> list[EncodingJob]:
-        """Every job once: tars that several sources read alike are encoded once."""
-        return list({job.target: job for jobs in self.jobs_of.values() for job in jobs}.values())
-
-
-def _target(output: Path, shard: str, root: str, *, is_padded: bool) -> Path:
-    label = shard_label(shard, root)
-    name = label.split("://", 1)[1] if scheme_of(label) else label.lstrip("/")
-    for suffix in sorted(TAR_SUFFIXES, key=len, reverse=True):
-        name = name.removesuffix(suffix)
-    return output / (name + (".padded" if is_padded else "") + SUFFIX)
 
 
 @dataclass
@@ -93,55 +56,59 @@ class EncodingReport:
     """Tars that could not be read at all."""
 
 
-def plan_encoding(config: Config, output: Path) -> EncodingPlan:
-    """Find the tars of all sources whose images a configuration reads through codes.
+@dataclass(frozen=True)
+class _Prepared:
+    """A sample that is ready for the image tokenizer."""
 
-    Raises:
-        ConfigError: there is no such source, or a shell command among them.
-        DataError, CheckpointError: data or an image tokenizer that is not there.
-    """
-    data = config.data
-    wanted = {name: source for name, source in data.sources.items() if _is_encoded(config, source)}
-    if not wanted:
-        raise ConfigError(
-            f"no source of this configuration is a webdataset whose images stage {config.stage} reads through codes; "
-            "there is nothing to encode"
+    members: Mapping[str, bytes]
+    pixels: list[Tensor]
+    """(K, 3, H, W) of each image."""
+
+
+class _GrowingShard:
+    """A shard of codes to which one sample after another is added."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.columns: dict[str, list[bytes]] = {name: [] for name in TEXT_COLUMNS}
+        self.codes: list[list[np.ndarray]] = []
+        """(K, I) of each image of each sample."""
+        self.refused: dict[int, tuple[Cause, str]] = {}
+        self.broken_off: Fault | None = None
+
+    def add(self, found: _Prepared | SampleRefused, codes: Iterator[np.ndarray]) -> None:
+        """Add a sample; the codes of its images come next in `codes`."""
+        if isinstance(found, SampleRefused):
+            self.refused[len(self.codes)] = (found.cause, found.detail)
+        prepared = _Prepared({}, []) if isinstance(found, SampleRefused) else found
+        for name, extension in TEXT_COLUMNS.items():
+            self.columns[name].append(prepared.members.get(extension, b""))
+        self.codes.append(list(islice(codes, len(prepared.pixels))))
+
+    def finish(self, spec: CodeSpec, source: str, num_crops: int) -> CodeShard:
+        """The shard; one without an image has codes of no positions."""
+        whole = next((one for images in self.codes for one in images), np.empty((num_crops, 0), dtype=np.uint16))
+        blank, image_ends = np.zeros_like(whole), None
+        if all(len(images) == 1 for index, images in enumerate(self.codes) if index not in self.refused):
+            rows = [images[0] if images else blank for images in self.codes]
+        else:
+            rows, image_ends = [one for images in self.codes for one in images], list(accumulate(map(len, self.codes)))
+        return CodeShard(
+            spec=spec,
+            source=source,
+            codes_NKI=np.stack(rows) if rows else np.empty((0, *whole.shape), dtype=np.uint16),
+            keys=Strings.of(self.keys),
+            columns={name: Strings.of(texts) for name, texts in self.columns.items()},
+            image_ends=image_ends,
+            refused=self.refused,
+            broken_off=self.broken_off.detail or "breaks off" if self.broken_off else None,
         )
-    jobs_of = {name: _jobs(config, source, output) for name, source in wanted.items()}
-    command = next((job.shard for jobs in jobs_of.values() for job in jobs if scheme_of(job.shard) == "pipe"), None)
-    if command is not None:
-        raise ConfigError(f"'{command}' has no name that its codes could be found by; encode from files or addresses")
-    return EncodingPlan(jobs_of, data.root)
-
-
-def _jobs(config: Config, source: SourceConfig, output: Path) -> list[EncodingJob]:
-    data, is_padded = config.data, reads_padded(config.model, source.task)
-    spec = code_spec(config.model, data, source.task)
-    return [
-        EncodingJob(shard, spec, is_padded, _target(output, shard, data.root, is_padded=is_padded))
-        for shard in expand_shards(source.paths, data.root, allow_pipe=data.allow_pipe)
-    ]
-
-
-def _is_encoded(config: Config, source: SourceConfig) -> bool:
-    return source.format == "webdataset" and source.weight > 0 and reads_codes(config, source.task)
-
-
-def coded_config(config: Config, plan: EncodingPlan, lists: dict[str, Path]) -> Config:
-    """The same configuration, reading the codes; `lists` name the .json list of shards of each source."""
-    sources = {
-        name: replace(source, format="codes", paths=[str(lists[name])]) if name in plan.jobs_of else source
-        for name, source in config.data.sources.items()
-    }
-    return replace(config, data=replace(config.data, sources=sources))
 
 
 class ShardEncoder:
     """Writes the codes of one tar after another."""
 
-    def __init__(
-        self, config: Config, plan: EncodingPlan, device: torch.device, batch_size: int, num_threads: int
-    ) -> None:
+    def __init__(self, config: Config, device: torch.device, batch_size: int, num_threads: int) -> None:
         """
         Args:
             batch_size: images that go through the tokenizer at once.
@@ -150,7 +117,6 @@ class ShardEncoder:
         Raises:
             ConfigError: codes that do not fit 16 bits, or images that do not split into codes.
         """
-        self._plan = plan
         self._data = config.data
         self._resolution = config.model.image_resolution
         folder = find_model(config.model.image_tokenizer, config.data.root)
@@ -198,70 +164,54 @@ class ShardEncoder:
         report.num_refused += len(found.refused)
 
     def _read(self, job: EncodingJob, pool: ThreadPoolExecutor) -> CodeShard | Fault:
-        keys: list[bytes] = []
-        columns: dict[str, list[bytes]] = {name: [] for name in TEXT_COLUMNS}
-        codes: list[np.ndarray | None] = []
-        refused: dict[int, tuple[Cause, str]] = {}
-        broken_off: list[Fault] = []
+        shard, label = _GrowingShard(), job.source.label(job.shard)
+        prefix = key_prefix(job.source.name, label)
 
-        def samples() -> Iterator[TarSample]:
-            for entry in read_tar(job.shard, allow_pipe=self._data.allow_pipe):
+        def records() -> Iterator[Record]:
+            for entry in job.source.read(job.shard, Part(), 0):
                 if isinstance(entry, Fault):
-                    broken_off.append(entry)
+                    shard.broken_off = entry
                     continue
-                keys.append(entry.key.encode())
-                for name, extensions in MEMBERS.items():
-                    columns[name].append(_member(entry, extensions))
+                shard.keys.append(entry.key.removeprefix(prefix).encode())
                 yield entry
 
-        decoded = _in_order(
-            partial(self._pixels, is_padded=job.is_padded), samples(), pool, PASSES_AHEAD * self._batch_size
-        )
-        for group in _groups(decoded, self._batch_size):
-            pixels = [one for one in group if isinstance(one, Tensor)]
-            encoded = iter(self._codes(pixels))
-            for one in group:
-                if isinstance(one, SampleRefused):
-                    refused[len(codes)] = (one.cause, one.detail)
-                codes.append(next(encoded) if isinstance(one, Tensor) else None)
-        if broken_off and broken_off[0].cause != "truncated_shard":
-            return broken_off[0]
-        whole = next((one for one in codes if one is not None), None)
-        if whole is None:
-            return Fault("unreadable_image", job.shard, "not one image of it can be read")
-        return CodeShard(
-            spec=job.spec,
-            source=shard_label(job.shard, self._plan.root),
-            codes_NKI=np.stack([np.zeros_like(whole) if one is None else one for one in codes]),
-            keys=Strings.of(keys),
-            columns={name: Strings.of(texts) for name, texts in columns.items()},
-            refused=refused,
-            broken_off=broken_off[0].detail or "breaks off" if broken_off else None,
-        )
+        prepared = _in_order(partial(self._prepare, job), records(), pool, PASSES_AHEAD * self._batch_size)
+        for group in _groups(prepared, self._batch_size):
+            pixels = [one for found in group if isinstance(found, _Prepared) for one in found.pixels]
+            codes = self._codes(pixels)
+            for found in group:
+                shard.add(found, codes)
+        if shard.broken_off is not None and shard.broken_off.cause != "truncated_shard":
+            return shard.broken_off
+        return shard.finish(job.spec, label, 1 if job.is_padded else self._data.image_crops)
 
-    def _pixels(self, sample: TarSample, *, is_padded: bool) -> Tensor | SampleRefused:
-        """The crops of an image (K, 3, H, W)."""
-        num_crops = self._data.image_crops
+    def _prepare(self, job: EncodingJob, record: Record) -> _Prepared | SampleRefused:
         draft_side = self._resolution if self._data.image_decoding == "approximate_draft" else None
         try:
-            content = first_member(sample, IMAGE_EXTENSIONS)
-            image = decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=draft_side)
+            found = job.source.undecoded(record)
+            images = [
+                decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=draft_side)
+                for content in found.images
+            ]
         except SampleRefused as refused:
             return refused
+        return _Prepared(found.members, [self._pixels(image, is_padded=job.is_padded) for image in images])
+
+    def _pixels(self, image: Image.Image, *, is_padded: bool) -> Tensor:
+        """The crops of an image (K, 3, H, W)."""
         if is_padded:
             return padded_pixels(image, self._resolution)[None]
+        num_crops = self._data.image_crops
         return torch.stack([square_pixels(image, self._resolution, crop, num_crops) for crop in range(num_crops)])
 
     @torch.no_grad()
-    def _codes(self, pixels: Sequence[Tensor]) -> np.ndarray:
-        """Codes (B, K, I) of images that came as (K, 3, H, W)."""
-        if not pixels:
-            return np.empty(0)
-        pixels_BK3HW = torch.stack(list(pixels)).to(self._device, non_blocking=True)
-        # One crop at a time: so a pass has the size that was asked for.
-        crops = [self._tokenizer.encode(pixels_B3HW) for pixels_B3HW in pixels_BK3HW.unbind(1)]
-        found: np.ndarray = torch.stack(crops, dim=1).cpu().numpy().astype(np.uint16)
-        return found
+    def _codes(self, pixels: Sequence[Tensor]) -> Iterator[np.ndarray]:
+        """Codes (K, I) of each of the images, which came as (K, 3, H, W)."""
+        for chunk in _groups(pixels, self._batch_size):
+            pixels_BK3HW = torch.stack(chunk).to(self._device, non_blocking=True)
+            # One crop at a time: so a pass has the size that was asked for.
+            crops = [self._tokenizer.encode(pixels_B3HW) for pixels_B3HW in pixels_BK3HW.unbind(1)]
+            yield from torch.stack(crops, dim=1).cpu().numpy().astype(np.uint16)
 
 
 def _is_done(target: Path, spec: CodeSpec) -> bool:
@@ -281,10 +231,6 @@ def _is_done(target: Path, spec: CodeSpec) -> bool:
     except DataError as error:
         raise DataError(f"{error}; give another --output") from error
     return True
-
-
-def _member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
-    return next((sample.read(one) for one in extensions if one in sample.members), b"")
 
 
 def _in_order(function: Callable[[S], T], items: Iterable[S], pool: ThreadPoolExecutor, ahead: int) -> Iterator[T]:

@@ -14,7 +14,7 @@ from typing import Any
 from unigen.annotation.judges.judge import MAX_PIXELS, Judge, Request, ask_about_units, reason_of
 from unigen.annotation.step import Done, Failed, Line, StepWithoutFiles, Unit
 from unigen.data.faults import Fault, SampleRefused
-from unigen.data.image_text import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
+from unigen.data.image_words import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
 from unigen.data.images import decode_image
 from unigen.data.ledger import LedgerWriter, read_ledger
 from unigen.data.shards import TAR_SUFFIXES

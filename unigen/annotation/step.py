@@ -119,7 +119,7 @@ def _run(step: Step, output: Path, ranks: Ranks) -> Outcome:
     _require_different_names(step.name, units)
     records = read_ledger(folder)
     num_kept = sum(unit.name in records for unit in units)
-    ranks.gather([])  # nobody writes before everyone has read
+    ranks.gather([], at="reading")  # nobody writes before everyone has read
     own = units[ranks.rank :: ranks.world_size]
     pending = [unit for unit in own if unit.name not in records or not step.is_there(unit)]
     writer = LedgerWriter(folder, ranks.rank)
@@ -129,7 +129,7 @@ def _run(step: Step, output: Path, ranks: Ranks) -> Outcome:
             failures.append(f"{step.name}, {result.unit.name}: {result.reason}")
         else:
             writer.append(result.unit.name, {"lines": list(result.lines)})
-    failures = ranks.gather(failures)
+    failures = ranks.gather(failures, at="the end")
     if not ranks.is_first:
         return Outcome(output, len(units), num_kept, failures=failures)
     records = read_ledger(folder)
@@ -145,7 +145,7 @@ def _claim(step: Step, output: Path, folder: Path, ranks: Ranks) -> None:
     identity = {"step": step.name, **step.identity()}
     if ranks.is_first:
         open_run(folder, identity, notes=step.notes())
-    ranks.gather([])
+    ranks.gather([], at="the claim of the folder")
     if not ranks.is_first:
         open_run(folder, identity, writes=False)
 

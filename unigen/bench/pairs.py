@@ -40,12 +40,20 @@ class Pair(Generic[T]):
     expected: Expected
 
     def figures(
-        self, setting: Setting, *, flop_floor: float, time_floor: float | None, tolerance: float = 0.0, note: str = ""
+        self,
+        setting: Setting,
+        *,
+        flop_floor: float,
+        time_floor: float | None,
+        tolerance: float = 0.0,
+        formula_tolerance: float = FORMULA_TOLERANCE,
+        note: str = "",
     ) -> Iterator[Figure]:
         """Equality, operations and time; the counted runs warm up for the timed ones.
 
         Args:
             tolerance: largest difference of the results; 0 where they have to be identical.
+            formula_tolerance: by how much counted operations may differ from the formulas.
         """
         fast, fast_flops = count_flops(self.fast)
         twin, twin_flops = count_flops(self.twin)
@@ -53,8 +61,8 @@ class Pair(Generic[T]):
         yield Figure(f"{self.name}/difference", self.difference(fast, twin), at_most=tolerance, note=note)
         ratio, formula = twin_flops / fast_flops, wanted.twin_flops / wanted.fast_flops
         yield Figure(f"{self.name}/flop_ratio", ratio, "x", at_least=flop_floor, note=f"formula {formula:.2f} x")
-        yield _deviation(f"{self.name}/fast_flops_off_formula", fast_flops, wanted.fast_flops)
-        yield _deviation(f"{self.name}/twin_flops_off_formula", twin_flops, wanted.twin_flops)
+        yield _deviation(f"{self.name}/fast_flops_off_formula", fast_flops, wanted.fast_flops, formula_tolerance)
+        yield _deviation(f"{self.name}/twin_flops_off_formula", twin_flops, wanted.twin_flops, formula_tolerance)
         times = paired_cpu_seconds(self.fast, self.twin, 1 if setting.is_quick else setting.pairs)
         bound = None if time_floor is None else setting.timed(time_floor)
         spread = (
@@ -63,9 +71,9 @@ class Pair(Generic[T]):
         yield Figure(f"{self.name}/time_ratio", times.ratio, "x", at_least=bound, note=spread)
 
 
-def _deviation(name: str, counted: float, formula: float) -> Figure:
+def _deviation(name: str, counted: float, formula: float, tolerance: float) -> Figure:
     note = f"counted {counted / 1e9:.4g} GFLOP, formula {formula / 1e9:.4g}"
-    return Figure(name, abs(counted / formula - 1), at_most=FORMULA_TOLERANCE, note=note)
+    return Figure(name, abs(counted / formula - 1), at_most=tolerance, note=note)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "reading": ("cpu", "unigen.bench.reading", "cached reading against full recompute"),
     "rating": ("cpu", "unigen.bench.rating", "questions about images behind what they share against one at a time"),
     "packing": ("cpu", "unigen.bench.packing", "packed rows against padded ones, forward and backward"),
+    "unifork_trunk": ("cpu", "unigen.bench.unifork_trunk", "one trunk for both tasks against a pass for each"),
+    "unifork_drawing": ("cpu", "unigen.bench.unifork_drawing", "UniFork's drawing against the released loop"),
     "loss": ("cpu", "unigen.bench.loss", "memory of the chunked cross-entropy against all logits at once"),
     "loader": ("cpu", "unigen.bench.loader", "samples a second and core: codes, exact and approximate JPEGs"),
     "ceilings": ("cuda", "unigen.bench.gpu.ceilings", "matrix product and copy, what the rest is measured against"),

@@ -107,10 +107,10 @@ def candidates(
 @AS_JSON
 def answers(questions_file: Path, images: Path, output: Path, of_others: int, as_json: bool, **judge: Any) -> int:
     """Ask every question about every image of its prompt; an image's score is its share of yes."""
-    from unigen.annotation.answers import Answers, read_questions
+    from unigen.annotation.answers import Answers, read_asked_prompts
     from unigen.data.manifest import file_hash
 
-    asked = read_questions(questions_file)
+    asked = read_asked_prompts(questions_file)
     step = Answers(asked, file_hash(questions_file), images, judge_options.load(**judge), of_others)
     return _run(step, output, as_json)
 

@@ -6,8 +6,8 @@ import click
 
 @click.command(
     help="Measure speed. Each figure is printed beside its floor or ceiling; the last line is one JSON object with all of them. "
-    "NAMES choose benchmarks (on the CPU maskgit, reading, rating, packing, loss, loader; on a GPU ceilings, training, drawing, "
-    "decoding, encoder). Exits with 1 if a bound is missed. Times need a quiet machine."
+    "NAMES choose benchmarks (on the CPU maskgit, reading, rating, packing, unifork_trunk, unifork_drawing, loss, loader; on a "
+    "GPU ceilings, training, drawing, decoding, encoder). Exits with 1 if a bound is missed. Times need a quiet machine."
 )
 @click.argument("names", nargs=-1)
 @click.option(

@@ -8,21 +8,31 @@ from typing import Any
 
 import click
 
+from unigen.config.evaluation import BestOfNConfig
 from unigen.errors import ConfigError
 
 STYLES = ("think", "outcome", "rule", "probability")
 DEFAULT_STYLE = "think"
-NUMBERS = (
-    click.option(
-        "--best-of",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Draw N images of each prompt, rate them, and keep the best: N drawn, best K kept.",
-    ),
-    click.option("--keep", type=click.IntRange(min=1), metavar="K", help="How many of the N drawn are kept."),
-)
+KEPT_BY_SAMPLE = 1
+
+
+def numbers(drawn: str, kept: str) -> tuple[Any, ...]:
+    """The options of how many are drawn and kept, and what their help says of leaving one out."""
+    return (
+        click.option(
+            "--best-of",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help=f"Draw N images of each prompt, rate them, and keep the best: N drawn, best K kept.  [{drawn}]",
+        ),
+        click.option(
+            "--keep", type=click.IntRange(min=1), metavar="K", help=f"How many of the N drawn are kept.  [{kept}]"
+        ),
+    )
+
+
 OPTIONS = (
-    *NUMBERS,
+    *numbers("no choice", f"{KEPT_BY_SAMPLE}; unigen evaluate, which scores them, keeps {BestOfNConfig.num_kept}"),
     click.option(
         "--verifier",
         type=click.Choice(STYLES),
@@ -82,6 +92,7 @@ def select_images(
         lines += found.lines
         kept += [_keep(found, place, output / f"{index:05d}_{place:02d}.png") for place in range(best_of.num_kept)]
     write_lines(lines, output / "ratings.jsonl")
+    _remove_others(output, len(prompts), {Path(one["path"]) for one in kept})
     return kept
 
 
@@ -95,6 +106,20 @@ def _identity(pipeline: Any, prompts: Sequence[str], seed: int, drawing: dict[st
         "seed": seed,
         "drawing": drawing,
     }
+
+
+def _remove_others(output: Path, num_prompts: int, kept: set[Path]) -> None:
+    """Remove what an earlier call with a larger --keep kept of these prompts: such images say what they were selected from."""
+    from PIL import Image
+
+    for path in output.glob("*_*.png"):
+        index = path.stem.partition("_")[0]
+        if path in kept or not index.isdigit() or int(index) >= num_prompts:
+            continue
+        with Image.open(path) as image:
+            is_selected = "selection" in image.info
+        if is_selected:
+            path.unlink()
 
 
 def _keep(found: Any, place: int, path: Path) -> dict[str, Any]:

@@ -41,15 +41,16 @@ def command(
 ) -> int:
     """Run the image tokenizer over the images that CONFIG.yaml trains on through codes, and keep the codes.
 
-    Writes one shard of codes for each tar, and the same configuration reading them: OUTPUT/<experiment.name>.yaml. Shards
-    that are there are kept, so the command can be stopped and started again. Several processes (torchrun, or --rank and
-    --world-size in a job array) share the tars.
+    Writes one shard of codes for each tar, each class of an imagefolder and each thousand captions or conversations, and the
+    same configuration reading them: OUTPUT/<experiment.name>.yaml. Shards that are there are kept, so the command can be
+    stopped and started again. Several processes (torchrun, or --rank and --world-size in a job array) share the shards.
     """
     if not 0 <= rank < world_size:
         raise ConfigError(f"--rank is {rank} of --world-size {world_size}; give a rank from 0 to {world_size - 1}")
     from tqdm import tqdm
 
-    from unigen.annotation.image_codes import ShardEncoder, coded_config, plan_encoding
+    from unigen.annotation.encoding_plan import coded_config, plan_encoding
+    from unigen.annotation.image_codes import ShardEncoder
 
     config = load_config(config_file, overrides)
     plan = plan_encoding(config, output)
@@ -62,7 +63,7 @@ def command(
             lists[name].write_text(json.dumps(paths, indent=1) + "\n", encoding="utf-8")
         save_config(coded_config(config, plan, {name: path.resolve() for name, path in lists.items()}), target)
     own = plan.jobs[rank::world_size]
-    encoder = ShardEncoder(config, plan, _device(device), batch_size, num_threads)
+    encoder = ShardEncoder(config, _device(device), batch_size, num_threads)
     with tqdm(total=len(own), desc="encoding", unit="shard") as bar:
         report = encoder.encode(own, on_job=lambda job: bar.update())
     for line in report.failed:

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from unigen.cli import best_of, model_options
+from unigen.config.evaluation import BestOfNConfig
 from unigen.errors import ConfigError
 
 SETTINGS = {
@@ -50,7 +51,8 @@ def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool
 
 @click.command(
     help="Score a model. What an earlier call with the same model and settings did is kept and not done again. Runs on "
-    "several processes when started by torchrun or accelerate. Exits with 1 if an item failed. KEY=VALUE sets any of "
+    "several processes when started by torchrun or accelerate. A benchmark that cannot be run keeps no other from being run. "
+    "Exits with 1 if an item failed, with 2 if a benchmark could not be run. KEY=VALUE sets any of "
     "the settings of unigen/config/evaluation.py, over --config."
 )
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -104,7 +106,12 @@ def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool
     callback=lambda _context, _option, names: f"[{names}]",
     help="Tasks of lmms-eval with commas between them.  [those of the READMEs]",
 )
-@model_options.with_options(best_of.NUMBERS)
+@model_options.with_options(
+    best_of.numbers(
+        f"{BestOfNConfig.num_drawn}",
+        f"{BestOfNConfig.num_kept}, also with --best-of 5; unigen sample keeps {best_of.KEPT_BY_SAMPLE}",
+    )
+)
 @click.option(
     "--verifier",
     metavar="STYLES",
@@ -146,7 +153,7 @@ def command(
     _check_support(wanted, models, images, data_root)
     ranks = Ranks.from_environment()
     labels = labels_of([*models] or [str(images)])
-    evaluations, failures = {}, []
+    evaluations, outcomes = {}, []
     for model, label in zip(models or (None,), labels, strict=True):
         options = Options.of(
             settings,
@@ -158,16 +165,19 @@ def command(
             is_partial_allowed=allow_partial,
         )
         pipeline = _open(model, images, data_root, device or ranks.own_device(), decoding)
-        outcome = evaluate(pipeline, wanted, options, ranks)
-        failures += outcome.failures
+        outcome = evaluate(pipeline, wanted, options, ranks, _complain)
+        outcomes.append(outcome)
         if outcome.results is not None:
             evaluations[label] = outcome.results
             if released_layout:
                 link_released_names(wanted, options)
     if evaluations:
         write_comparison(evaluations, output, writes_json=len(labels) > 1)
-        _report(evaluations, failures, output, as_json)
-    return 1 if failures else 0
+        _report(evaluations, output, as_json)
+        _complain([line for outcome in outcomes for line in outcome.failures])
+    if any(outcome.has_mistake for outcome in outcomes):
+        return 2
+    return 1 if any(outcome.failures for outcome in outcomes) else 0
 
 
 def _given_settings(context: click.Context, benchmarks: list[str]) -> list[str]:
@@ -206,13 +216,17 @@ def _open(model: str | None, images: Path | None, data_root: str, device: str | 
     return model_options.load(model, data_root, device, decoding)
 
 
-def _report(evaluations: dict[str, Any], failures: list[str], output: Path, as_json: bool) -> None:
-    """What failed, and the scores: as JSON, as a list, or for several models as a table."""
+def _complain(lines: list[str]) -> None:
+    """Say what failed."""
+    for line in lines:
+        click.echo(f"unigen: error: {' '.join(line.split())}", err=True)
+
+
+def _report(evaluations: dict[str, Any], output: Path, as_json: bool) -> None:
+    """The scores: as JSON, as a list, or for several models as a table."""
     from unigen.evaluation.comparison import markdown_table
     from unigen.evaluation.tables import scores
 
-    for failure in failures:
-        click.echo(f"unigen: error: {' '.join(failure.split())}", err=True)
     (first, *others) = evaluations.values()
     if as_json:
         click.echo(json.dumps({"checkpoints": evaluations} if others else first))

@@ -63,7 +63,7 @@ def command(
     else:
         from unigen.generation.best_of_n import BestOf
 
-        selection = BestOf(best_of, keep or 1)
+        selection = BestOf(best_of, keep or best_of_n.KEPT_BY_SAMPLE)
         chosen = {"selection": str(selection), "verifier": verifier or best_of_n.DEFAULT_STYLE}
         pipeline = model_options.load(model, data_root, device, decoding)
         images = best_of_n.select_images(

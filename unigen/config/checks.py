@@ -199,17 +199,22 @@ def _check_sources(config: Config) -> None:
             "take": bool(source.take) and source.format not in RECORD_FORMATS,
             "images": source.images is not None and source.format not in RECORD_FORMATS,
             "first_files": source.first_files is not None and source.format not in RECORD_FORMATS,
-            "caption_key": source.caption_key is not None and source.format not in ("webdataset", "codes"),
+            "caption_key": source.caption_key is not None
+            and (source.format not in ("webdataset", "codes") or source.conversations_key is not None),
             "conversations_key": source.conversations_key is not None
             and not (source.format in ("webdataset", "codes") and source.task == "mmu"),
             "class_names": source.class_names is not None and source.format != "imagefolder",
+            "class_templates": source.class_templates is not None
+            and (source.format not in ("imagefolder", "webdataset", "codes") or source.conversations_key is not None),
             "skip_cjk": source.skip_cjk and source.format not in CAPTION_FORMATS,
             "short_caption_prob": source.short_caption_prob > 0
             and not (source.format in CAPTION_FORMATS and source.task == "t2i"),
         }
+        beside = " beside conversations_key" if source.conversations_key is not None else ""
         for key, is_wrong in foreign.items():
             _require(
-                not is_wrong, f"{place}.{key} means nothing for format {source.format} and task {source.task}; drop it"
+                not is_wrong,
+                f"{place}.{key} means nothing for format {source.format} and task {source.task}{beside}; drop it",
             )
         _require(
             source.weight == 0 or (source.format == "preferences") == (config.stage == "dpo"),
@@ -219,7 +224,7 @@ def _check_sources(config: Config) -> None:
         _require(
             source.format != "codes" or reads_codes(config, source.task),
             f"{place}.format is codes, but stage {config.stage} looks at the images of task {source.task} themselves; "
-            "name the webdataset",
+            "name what they were made of",
         )
     _require(
         config.stage != "vision" or data.image_decoding == "exact",

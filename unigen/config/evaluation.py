@@ -75,6 +75,8 @@ class DpgConfig:
     """Checkpoint of the judge that is a model."""
     judge_python: str | None = None
     """The python of mPLUG's environment, to have the questions answered in the same command; null leaves that to the user."""
+    golden: str | None = None
+    """`self_test.json` of an installation that is trusted: the judge must answer its questions alike before it is believed."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class FidConfig:
     """Weights of the Inception network; null takes torch-fidelity's file under `<data root>/checkpoints`."""
     weights_sha256: str = "6726825d"
     """How the SHA-256 of the weights begins."""
+    golden: str | None = None
+    """`self_test.json` of an installation that is trusted, whose features must be reproduced."""
 
 
 @dataclass(frozen=True)

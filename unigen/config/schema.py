@@ -139,8 +139,8 @@ class SourceConfig:
     format: Literal["webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "parquet"] = (
         MISSING
     )
-    """How the files are read; `codes` are shards that `unigen encode` makes of a webdataset, `imagefolder` folders of classes,
-    `captions` JSON lines of {image, caption}, `preferences` pairs of images."""
+    """How the files are read; `codes` are shards that `unigen encode` makes, `imagefolder` folders of classes, `captions` JSON
+    lines of {image, caption}, `preferences` pairs of images."""
     paths: list[str] = MISSING
     """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`. Of
     records (captions, conversations) also a .json `{name: {annotation, root, repeat_time}}`."""
@@ -162,8 +162,9 @@ class SourceConfig:
     class_names: str | None = None
     """Imagefolder only: a .json `{folder: name}`, or a text file with the names of the sorted folders, one a line; null takes the
     folders' own names."""
-    class_templates: str = "photo"
-    """Imagefolder only: sentences about a class, `photo` or a JSON file with a list of them, each with one `{}`."""
+    class_templates: str | None = None
+    """Sentences about a class, each with one `{}`: `photo`, or a JSON file with a list of them. Null takes `photo` for an
+    imagefolder; for webdataset and codes it says that the text is a caption, and no class's name."""
     skip_cjk: bool = False
     """Leave out captions with Chinese, Japanese or Korean characters (counted as `cjk_caption`)."""
     short_caption_prob: float = 0.0
@@ -198,7 +199,7 @@ class DataConfig:
     """`approximate_draft` lets the JPEG decoder shrink images that go into codes: about 3 times faster, not the same pixels."""
     stage_to: str | None = None
     """A folder of the node's own disk, such as /local/scratch or $SLURM_TMPDIR: before training, one process per node copies
-    all local tars, shards of codes and parquet files there (not single images and their records), and they are read from there."""
+    all local tars, shards of codes and parquet files there (no single images and their records), and they are read there."""
     image_crops: int = 1
     """Squares of an image that goes into codes: 1 is the centre; of more, evenly spaced, every visit draws one."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow
 import pyarrow.parquet
 
+from unigen.data.captions import class_sentence
 from unigen.data.class_folders import class_name, images_below
 from unigen.data.faults import Fault
 from unigen.errors import DataError
@@ -49,8 +50,7 @@ def find_captioned_images(
 
 def class_caption(folder: str) -> str:
     """`golden_retriever` -> `A photograph of a golden retriever.`"""
-    name = class_name(folder)
-    return f"A photograph of {'an' if name[:1].lower() in set('aeiou') else 'a'} {name}."
+    return class_sentence("A photograph of a {}.", class_name(folder))
 
 
 def _from_folder(source: Path) -> Iterator[CaptionedImage | Fault]:

@@ -47,6 +47,7 @@ _CJK = re.compile(
     r"[\u1100-\u11ff\u2e80-\u30ff\u3100-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]"
 )
 """Hangul, kana, bopomofo and ideographs."""
+_ARTICLE = re.compile(r"\b([Aa]) \{\}")
 _PERSON = re.compile(r"(?:\b(?:an?|the)\s+)?<person>", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s+["'(\[]*[^\Wa-z_])""")
 _NO_SENTENCE_END = re.compile(
@@ -138,6 +139,13 @@ def load_class_templates(name: str) -> tuple[str, ...]:
     if wrong is not None:
         raise ConfigError(f"class_templates '{name}': {wrong!r} has not one {{}} for the name of the class")
     return templates
+
+
+def class_sentence(template: str, name: str) -> str:
+    """A template with the name of a class in the place of its `{}`; `a {}` becomes `an {}` before a vowel."""
+    if name[:1].lower() in {*"aeiou"}:
+        template = _ARTICLE.sub(r"\1n {}", template)
+    return template.replace("{}", name)
 
 
 def validation_prompts() -> tuple[str, ...]:

@@ -7,18 +7,18 @@ Every visit draws its sentence. Nothing is moved or converted.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from unigen.config.schema import DataConfig, SourceConfig
-from unigen.data.captions import load_class_templates, load_prompts
 from unigen.data.draws import Draws
-from unigen.data.faults import Fault, SampleRefused
-from unigen.data.images import decode_image
-from unigen.data.records import Part, Record, take_part
-from unigen.data.sample import RawSample, Turn
+from unigen.data.faults import Fault
+from unigen.data.image_words import CaptionUse
+from unigen.data.images import decode_image, read_image_file
+from unigen.data.records import Part, Record, Undecoded, listing_hash, take_part
+from unigen.data.sample import RawSample
 from unigen.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -57,11 +57,10 @@ class ClassFolderSource:
             DataError: a root that is not there or has no folders.
         """
         self.name = name
-        self._config, self._data, self._draft_side = config, data, draft_side
+        self._num_samples, self._max_pixels, self._draft_side = config.num_samples, data.max_image_pixels, draft_side
         base = Path(data.root) / "datasets"
         self._classes = [one for path in config.paths for one in _classes(base / path, base, config.class_names)]
-        self._templates = load_class_templates(config.class_templates)
-        self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
+        self._captions = CaptionUse(replace(config, class_templates=templates_of(config)))
         self._listed: dict[int, list[str]] = {}
 
     @property
@@ -70,8 +69,8 @@ class ClassFolderSource:
 
     def num_samples(self) -> int | None:
         """The configured number, else counted: that is listing the folders, not opening the images."""
-        if self._config.num_samples is not None:
-            return self._config.num_samples
+        if self._num_samples is not None:
+            return self._num_samples
         return sum(len(self._files(shard)) for shard in range(len(self._classes)))
 
     def read(self, shard: int, part: Part, skip: int) -> Iterator[Record | Fault]:
@@ -82,20 +81,22 @@ class ClassFolderSource:
     def decode(self, record: Record, draws: Draws) -> RawSample:
         shard, file = record.content
         found = self._classes[shard]
-        template = self._templates[int(draws.generator("class_template").integers(len(self._templates)))]
-        text = template.format(found.name)
-        images = (self._image(found.folder / file),)
-        if self._config.task == "t2i":
-            return RawSample(record.key, "t2i", images=images, text=text)
-        prompt = self._prompts[int(draws.generator("caption_prompt").integers(len(self._prompts)))]
-        return RawSample(record.key, "mmu", images=images, turns=(Turn("user", prompt), Turn("assistant", text)))
+        return self._captions.sample(record, found.name, draws, images=lambda: (self._image(found.folder / file),))
+
+    def label(self, shard: int) -> str:
+        return self._classes[shard].label
+
+    def code_file(self, shard: int) -> str:
+        found = self._classes[shard]
+        return f"{found.label.lstrip('/')}-{listing_hash([found.name, *self._files(shard)])}"
+
+    def undecoded(self, record: Record) -> Undecoded:
+        shard, file = record.content
+        found = self._classes[shard]
+        return Undecoded({"txt": found.name.encode()}, (read_image_file(found.folder / file),))
 
     def _image(self, path: Path) -> Image.Image:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise SampleRefused("missing_image", f"{path}: {error.strerror}") from error
-        return decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=self._draft_side)
+        return decode_image(read_image_file(path), max_pixels=self._max_pixels, draft_side=self._draft_side)
 
     def _files(self, shard: int) -> list[str]:
         """Paths of a class's images below its folder, listed once."""
@@ -103,6 +104,11 @@ class ClassFolderSource:
             folder = self._classes[shard].folder
             self._listed[shard] = [str(path.relative_to(folder)) for path in images_below(folder)]
         return self._listed[shard]
+
+
+def templates_of(config: SourceConfig) -> str:
+    """The templates of a source of class folders."""
+    return config.class_templates or "photo"
 
 
 def _classes(root: Path, base: Path, names_file: str | None) -> list[_Class]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image codes computed ahead: the shards that `unigen encode` writes, and the source that trains from them.
 
-A shard is one safetensors file for one tar. Its metadata say what the codes depend on; its tensors are `codes`
-(samples, crops, positions) uint16 and, for the keys, the texts and the JSON of the samples, their bytes one after another with
-the place where each ends. Every entry of the tar has its place, unusable ones too: so a run reads the same samples in the same
-order from codes as from images.
+A shard is one safetensors file for one shard of images: a tar, a class, a part of a list of records. Its metadata say what the
+codes depend on; its tensors are `codes` (images, crops, positions) uint16 and, for the keys, the texts and the JSON of the
+samples, their bytes one after another with the place where each ends. Every sample has its place, unusable ones too: so a run
+reads the same samples in the same order from codes as from images. Where samples have no image, or several, `image_ends` says
+where the images of each end; elsewhere every sample has one.
 """
 
 import json
@@ -25,7 +26,7 @@ from unigen.config.folders import find_model, weights_hash
 from unigen.config.schema import DataConfig, ModelConfig, SourceConfig
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
-from unigen.data.image_text import MemberUse
+from unigen.data.image_words import MemberUse
 from unigen.data.images import describe_transform
 from unigen.data.local_copies import local_copy
 from unigen.data.records import Part, Record
@@ -118,16 +119,18 @@ class Strings:
 
 @dataclass(frozen=True)
 class CodeShard:
-    """The codes of one tar."""
+    """The codes of one tar, or of what else a source calls a shard."""
 
     spec: CodeSpec
     source: str
-    """Label of the tar, which the keys of its samples begin with."""
+    """What the keys of its samples begin with, such as the label of the tar; may be empty."""
     codes_NKI: np.ndarray
-    """uint16: samples, crops, positions (and codes of a position, where a tokenizer has several)."""
+    """uint16: images, crops, positions (and codes of a position, where a tokenizer has several)."""
     keys: Strings
     columns: Mapping[str, Strings]
     """See TEXT_COLUMNS."""
+    image_ends: Sequence[int] | None = None
+    """Where the images of each sample end, None where each sample has one."""
     refused: Mapping[int, tuple[Cause, str]] = field(default_factory=dict)
     """Samples that could not be encoded, and why."""
     broken_off: str | None = None
@@ -136,6 +139,8 @@ class CodeShard:
     def save(self, path: Path) -> None:
         """Write the shard; a file at `path` is always whole."""
         tensors: dict[str, np.ndarray] = {"codes": self.codes_NKI}
+        if self.image_ends is not None:
+            tensors["image_ends"] = np.array(self.image_ends, dtype=np.int64)
         for name, strings in {"keys": self.keys, **self.columns}.items():
             tensors[name] = np.frombuffer(strings.content, dtype=np.uint8)
             tensors[f"{name}_ends"] = np.array(strings.ends, dtype=np.int64)
@@ -151,7 +156,14 @@ class CodeShard:
 
     @property
     def num_samples(self) -> int:
-        return len(self.codes_NKI)
+        return len(self.keys.ends)
+
+    def images(self, index: int) -> tuple[np.ndarray, ...]:
+        """The codes (crops, positions) of each image of a sample."""
+        if self.image_ends is None:
+            return (self.codes_NKI[index],)
+        start = self.image_ends[index - 1] if index else 0
+        return tuple(self.codes_NKI[start : self.image_ends[index]])
 
 
 @dataclass(frozen=True)
@@ -201,7 +213,7 @@ class ShardHeader:
 
     @property
     def num_samples(self) -> int:
-        return int(self.tensors["codes"]["shape"][0])
+        return int(self.tensors["keys_ends"]["shape"][0])
 
     @property
     def end(self) -> int:
@@ -238,6 +250,7 @@ def read_shard(path: str, *, allow_pipe: bool = False) -> CodeShard:
     def strings(name: str) -> Strings:
         return Strings(cast(Any, header.array(name, content)).data, header.array(f"{name}_ends", content).tolist())
 
+    has_ends = "image_ends" in header.tensors
     refused = {int(index): tuple(why) for index, why in header.facts["refused"].items()}
     return CodeShard(
         spec=header.spec,
@@ -245,13 +258,14 @@ def read_shard(path: str, *, allow_pipe: bool = False) -> CodeShard:
         codes_NKI=header.array("codes", content),
         keys=strings("keys"),
         columns={name: strings(name) for name in TEXT_COLUMNS},
+        image_ends=header.array("image_ends", content).tolist() if has_ends else None,
         refused=refused,
         broken_off=header.facts["broken_off"],
     )
 
 
 class CodeSource:
-    """Captioned images whose codes were computed ahead; otherwise like `ImageTextSource`, with the same keys and draws."""
+    """Images whose codes were computed ahead; otherwise like the source that they were made of, with the same keys and draws."""
 
     def __init__(self, name: str, config: SourceConfig, data: DataConfig, spec: CodeSpec | None) -> None:
         """
@@ -298,7 +312,7 @@ class CodeSource:
                     yield unopened(path, error)
             return
         self._spec.check(content.spec, path)
-        prefix = f"{self.name}/{content.source}/"
+        prefix = key_prefix(self.name, content.source)
         entries = content.num_samples + (content.broken_off is not None)
         for index in range(part.index + skip * part.of, entries, part.of):
             if index < content.num_samples:
@@ -313,7 +327,12 @@ class CodeSource:
             raise SampleRefused(*shard.refused[index])
         found = ((extension, shard.columns[name][index]) for name, extension in TEXT_COLUMNS.items())
         members: dict[str, Any] = {extension: content for extension, content in found if content}
-        return self._members.sample(record, TarSample(record.key, members), draws, codes=(shard.codes_NKI[index],))
+        return self._members.sample(record, TarSample(record.key, members), draws, codes=shard.images(index))
+
+
+def key_prefix(name: str, label: str) -> str:
+    """What the keys of a source's shard begin with."""
+    return f"{name}/{label}/" if label else f"{name}/"
 
 
 def _whole_header(shard: str) -> ShardHeader | None:

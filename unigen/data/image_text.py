@@ -3,100 +3,24 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from unigen.config.schema import DataConfig, SourceConfig
-from unigen.data.captions import clean_caption, load_prompts, refuse_cjk
 from unigen.data.draws import Draws
-from unigen.data.faults import Cause, Fault, SampleRefused
+from unigen.data.faults import Fault
+from unigen.data.image_words import IMAGE_EXTENSIONS, KEPT_MEMBERS, MemberUse, first_member
 from unigen.data.images import decode_image
 from unigen.data.local_copies import local_copy
-from unigen.data.records import Part, Record, take_part
-from unigen.data.sample import RawSample, Turn
-from unigen.data.shards import expand_shards, scheme_of
+from unigen.data.records import Part, Record, Undecoded, take_part
+from unigen.data.sample import RawSample
+from unigen.data.shards import TAR_SUFFIXES, expand_shards, scheme_of
 from unigen.data.tars import TarSample, count_samples, read_tar
-from unigen.data.turns import read_turns
 
-IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
-TEXT_EXTENSIONS = ("txt", "text", "caption")
 _SHARDS_COUNTED = 64
 _SHARDS_KEPT = 8
-
-
-class CaptionUse:
-    """What a source makes of the text of an image: a caption to draw from, or the answer to what asks for it."""
-
-    def __init__(self, config: SourceConfig) -> None:
-        self._config = config
-        self._prompts = load_prompts(config.caption_prompts) if config.task == "mmu" else ()
-
-    def sample(
-        self,
-        record: Record,
-        caption: str,
-        draws: Draws,
-        images: Callable[[], tuple[Image.Image, ...]] = tuple,
-        codes: tuple[np.ndarray, ...] = (),
-    ) -> RawSample:
-        """The sample of a record; its images are only made for a usable caption.
-
-        Raises:
-            SampleRefused: no usable caption.
-        """
-        is_drawn = self._config.task == "t2i"
-        short_prob = self._config.short_caption_prob if is_drawn else 0.0
-        if self._config.skip_cjk:
-            refuse_cjk(caption)
-        text = clean_caption(caption, lambda: draws.generator("caption"), short_prob=short_prob)
-        if is_drawn:
-            return RawSample(record.key, "t2i", images=images(), text=text, codes=codes)
-        prompt = self._prompts[int(draws.generator("caption_prompt").random() * len(self._prompts))]
-        turns = (Turn("user", prompt), Turn("assistant", text))
-        return RawSample(record.key, "mmu", images=images(), turns=turns, codes=codes)
-
-
-class MemberUse:
-    """What a source makes of the members of a sample in a shard: a caption, or a conversation."""
-
-    def __init__(self, config: SourceConfig) -> None:
-        self._config = config
-        self._captions = CaptionUse(config)
-
-    def sample(
-        self,
-        record: Record,
-        members: TarSample,
-        draws: Draws,
-        images: Callable[[], tuple[Image.Image, ...]] = tuple,
-        codes: tuple[np.ndarray, ...] = (),
-    ) -> RawSample:
-        """See `CaptionUse.sample`."""
-        key = self._config.conversations_key
-        if key is None:
-            return self._captions.sample(record, self._caption(members), draws, images, codes)
-        turns = read_turns(_json_field(members, key, list, "no list"))
-        return RawSample(record.key, "mmu", images=images(), turns=turns, codes=codes)
-
-    def _caption(self, sample: TarSample) -> str:
-        key = self._config.caption_key
-        if key is None:
-            return first_member(sample, TEXT_EXTENSIONS).decode("utf-8", errors="replace")
-        return str(_json_field(sample, key, str, "no text"))
-
-
-def _json_field(sample: TarSample, key: str, kind: type, without: str) -> Any:
-    try:
-        fields = json.loads(first_member(sample, ("json",)))
-    except ValueError as error:
-        raise SampleRefused("not_json", str(error)) from error
-    if not isinstance(fields, dict) or not isinstance(fields.get(key), kind):
-        raise SampleRefused("missing_key", f"{without} under '{key}' in its .json")
-    return fields[key]
 
 
 class ImageTextSource:
@@ -138,12 +62,28 @@ class ImageTextSource:
         sample: TarSample = record.content
         return self._members.sample(record, sample, draws, images=lambda: (self._image(sample),))
 
+    def label(self, shard: int) -> str:
+        return shard_label(self._shards[shard], self._data.root)
+
+    def code_file(self, shard: int) -> str:
+        label = self.label(shard)
+        name = label.split("://", 1)[1] if scheme_of(label) else label.lstrip("/")
+        for suffix in sorted(TAR_SUFFIXES, key=len, reverse=True):
+            name = name.removesuffix(suffix)
+        return name
+
+    def undecoded(self, record: Record) -> Undecoded:
+        sample: TarSample = record.content
+        image = first_member(sample, IMAGE_EXTENSIONS)
+        found = {kept: _any_member(sample, extensions) for kept, extensions in KEPT_MEMBERS.items()}
+        return Undecoded(found, (image,))
+
     def _image(self, sample: TarSample) -> Image.Image:
         content = first_member(sample, IMAGE_EXTENSIONS)
         return decode_image(content, max_pixels=self._data.max_image_pixels, draft_side=self._draft_side)
 
     def _entries(self, shard: int) -> Iterator[Record | Fault]:
-        prefix = f"{self.name}/{shard_label(self._shards[shard], self._data.root)}/"
+        prefix = f"{self.name}/{self.label(shard)}/"
         for entry in read_tar(local_copy(self._shards[shard], self._data), allow_pipe=self._data.allow_pipe):
             yield entry if isinstance(entry, Fault) else Record(prefix + entry.key, entry)
 
@@ -157,18 +97,9 @@ class ImageTextSource:
         return self._listed[shard]
 
 
-def first_member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
-    """The content of the first of `extensions` that a sample has.
-
-    Raises:
-        SampleRefused: it has none of them.
-    """
-    for extension in extensions:
-        if extension in sample.members:
-            return sample.read(extension)
-    wanted = " or ".join(f".{extension}" for extension in extensions)
-    cause: Cause = "missing_image" if extensions == IMAGE_EXTENSIONS else "missing_key"
-    raise SampleRefused(cause, f"has {sorted(sample.members)}, no {wanted}")
+def _any_member(sample: TarSample, extensions: tuple[str, ...]) -> bytes:
+    """The content of the first of `extensions` that a sample has; nothing where it has none."""
+    return next((sample.read(one) for one in extensions if one in sample.members), b"")
 
 
 def shard_label(shard: str, root: str | Path) -> str:

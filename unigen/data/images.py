@@ -2,6 +2,7 @@
 """From the bytes of an image file to an RGB image, and from there to the square pixels of the image tokenizer."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +43,16 @@ def decode_image(content: bytes, *, max_pixels: int, draft_side: int | None = No
         return _to_rgb(image)
     except Exception as error:  # as above
         raise SampleRefused("unreadable_image", _one_line(error)) from error
+
+
+def read_image_file(path: Path) -> bytes:
+    """Raises SampleRefused, `missing_image`, for a file that is not there, cannot be read or has no possible name."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SampleRefused("missing_image", f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SampleRefused("missing_image", f"{str(path)!r}: {error}") from error
 
 
 def describe_transform(num_crops: int, *, is_draft: bool, is_padded: bool = False) -> str:

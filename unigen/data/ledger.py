@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was done, one JSON line an item and one file a rank: what results are made of, and what resuming goes by."""
+"""What was done, one JSON line an item and one file a rank: what results are made of, and what resuming goes by.
+
+Every record says when its item was done. An item that is done again, perhaps by another rank of a later run, has two records,
+and the later one counts, whatever file it is in. Runs over one folder follow each other, so clocks of several machines need to
+agree no better than that.
+"""
 
 import json
 import os
@@ -7,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unigen.data.manifest import now
 from unigen.errors import EvaluationError
 
-ID = "item_id"
-"""The key that names the item of a record."""
+ID, ENDED = "item_id", "ended"
+"""The keys that name the item of a record, and the time when it was done: UTC, to the millisecond, which sorts as it reads."""
 
 
 class LedgerWriter:
@@ -27,8 +33,9 @@ class LedgerWriter:
 
     def append(self, item_id: str, fields: Mapping[str, Any]) -> None:
         """Add the record of an item that is done; its files must be there already."""
+        record = {ID: item_id, **fields, ENDED: now("milliseconds")}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({ID: item_id, **fields}) + "\n")
+            file.write(json.dumps(record) + "\n")
 
 
 def read_ledger(folder: Path) -> dict[str, dict[str, Any]]:
@@ -42,7 +49,9 @@ def read_ledger(folder: Path) -> dict[str, dict[str, Any]]:
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], start=1):
             try:
                 record = json.loads(line)
-                records[record[ID]] = record
+                known = records.setdefault(record[ID], record)
+                if record.get(ENDED, "") >= known.get(ENDED, ""):
+                    records[record[ID]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise EvaluationError(f"{path}, line {number} is not a record; delete that line to redo it") from error
     return records

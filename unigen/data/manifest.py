@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unigen.data.json_files import read_json, write_json
 from unigen.environment import git_commit, has_uncommitted_changes, inspect_machine, package_versions
@@ -35,6 +35,14 @@ def open_run(
         write_json({**manifest, **surroundings(folder)}, folder / MANIFEST_NAME)
 
 
+def close_runs(folder: Path) -> None:
+    """Note in the manifests of a folder and of those below it that all is done, where it was not before."""
+    for path in folder.rglob(MANIFEST_NAME):
+        manifest = read_json(path)
+        if manifest is not None and "ended" not in manifest:
+            write_json({**manifest, "ended": now()}, path)
+
+
 def surroundings(folder: Path) -> dict[str, Any]:
     """Commit, versions, precision and machine: worth knowing, though the content of a folder should not depend on them."""
     import torch
@@ -49,9 +57,9 @@ def surroundings(folder: Path) -> dict[str, Any]:
     }
 
 
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now(precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """The time in UTC."""
+    return datetime.now(UTC).isoformat(timespec=precision)
 
 
 def file_hash(path: Path) -> str:

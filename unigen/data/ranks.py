@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from unigen.errors import RanksApartError
+
 LONGEST_WAIT = timedelta(days=7)
 """Ranks do not work in step: the fastest waits for the slowest at the end."""
 
@@ -49,12 +51,24 @@ class Ranks:
         finally:
             distributed.destroy_process_group()
 
-    def gather(self, failures: list[str]) -> list[str]:
-        """Waits for all ranks; everyone's lines, in order of rank."""
+    def gather(self, lines: list[str], *, at: str) -> list[str]:
+        """Waits for all ranks; everyone's lines, in order of rank.
+
+        Args:
+            at: says at which place of the work this is. A rank that left it early, because of a mistake that the others have
+                not made, waits at another place.
+        Raises:
+            RanksApartError: on all ranks, if they are at different places.
+        """
         if self.world_size == 1:
-            return failures
+            return lines
         from torch import distributed
 
-        everyones: list[list[str]] = [[] for _ in range(self.world_size)]
-        distributed.all_gather_object(everyones, failures)
-        return [line for lines in everyones for line in lines]
+        everyones: list[tuple[str, list[str]]] = [("", [])] * self.world_size
+        distributed.all_gather_object(everyones, (at, lines))
+        if len({place for place, _ in everyones}) > 1:
+            said = [
+                f"rank {rank} is at {place} {lines or ''}".rstrip() for rank, (place, lines) in enumerate(everyones)
+            ]
+            raise RanksApartError(f"the processes do not work in step: {', '.join(said)}; run the same command again")
+        return [line for _, lines in everyones for line in lines]

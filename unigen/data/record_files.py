@@ -21,8 +21,8 @@ from unigen.config.schema import DataConfig, SourceConfig
 from unigen.data.annotation_files import AnnotationFile, find_annotations
 from unigen.data.draws import Draws
 from unigen.data.faults import Cause, Fault, SampleRefused
-from unigen.data.images import decode_image
-from unigen.data.records import Part, Record, take_part
+from unigen.data.images import decode_image, read_image_file
+from unigen.data.records import Part, Record, listing_hash, take_part
 from unigen.data.sample import RawSample
 from unigen.errors import ConfigError, DataError
 
@@ -53,12 +53,15 @@ class FoundRecord:
         Raises:
             SampleRefused: it is not there, or cannot be used.
         """
-        place = self.folder / path
-        try:
-            content = place.read_bytes()
-        except OSError as error:
-            raise SampleRefused("missing_image", f"{place}: {error.strerror}") from error
-        return decode_image(content, max_pixels=self.max_pixels, draft_side=self.draft_side)
+        return decode_image(self.content(path), max_pixels=self.max_pixels, draft_side=self.draft_side)
+
+    def content(self, path: str) -> bytes:
+        """The file of that image.
+
+        Raises:
+            SampleRefused: it is not there.
+        """
+        return read_image_file(self.folder / path)
 
 
 class RecordSource(ABC):
@@ -89,9 +92,24 @@ class RecordSource(ABC):
     def read(self, shard: int, part: Part, skip: int) -> Iterator[Record | Fault]:
         return take_part(self._chunk(shard), part, skip)
 
+    def label(self, shard: int) -> str:
+        """Empty, for a shard holds records of several files."""
+        return ""
+
+    def code_file(self, shard: int) -> str:
+        """Another one for records of other files, places or sizes."""
+        records = self._entries[shard :: len(self._shards)].tolist()
+        listing = (
+            f"{self._files[number].annotation.label} {line} {self._size(number, line)}" for number, line in records
+        )
+        return f"{self.name}/{shard:05d}-{listing_hash(listing)}"
+
     @abstractmethod
     def decode(self, record: Record, draws: Draws) -> RawSample:
         """See `records.Source`."""
+
+    def _size(self, file: int, line: int) -> int:
+        return int(self._files[file].sizes[line])
 
     def _find(self, record: Record) -> FoundRecord:
         """Read and parse a record.
@@ -102,7 +120,7 @@ class RecordSource(ABC):
         number, line = record.content
         file = self._files[number]
         with FileIO(file.annotation.path) as stream:
-            content = os.pread(stream.fileno(), int(file.sizes[line]), int(file.offsets[line]))
+            content = os.pread(stream.fileno(), self._size(number, line), int(file.offsets[line]))
         try:
             fields = json.loads(content)
         except ValueError as error:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every source of samples offers: shards that are read record by record, and records that are decoded one by one."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,15 @@ class Part:
     of: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Undecoded:
+    """A record as bytes: its images, and what has to be kept beside codes of them."""
+
+    members: Mapping[str, bytes]
+    """By the extension that they would have in a tar: the words under `txt`, or under `json`."""
+    images: tuple[bytes, ...]
+
+
 class Source(Protocol):
     """One entry of `data.sources`, opened. Holds no open file until it is read, so that it can travel to a worker."""
 
@@ -56,6 +66,34 @@ class Source(Protocol):
             SampleRefused: for a record that cannot be used.
         """
         ...
+
+
+class EncodableSource(Source, Protocol):
+    """A source whose images can become codes ahead of training."""
+
+    def label(self, shard: int) -> str:
+        """What the keys of a shard's records begin with, after the name of the source; empty where they differ."""
+        ...
+
+    def code_file(self, shard: int) -> str:
+        """Where the codes of a shard belong, without suffix: a relative path, which is another one for other records."""
+        ...
+
+    def undecoded(self, record: Record) -> Undecoded:
+        """The bytes of a record.
+
+        Raises:
+            SampleRefused: for a record that cannot be used.
+        """
+        ...
+
+
+def listing_hash(entries: Iterable[str]) -> str:
+    """A short name for a list of records."""
+    digest = hashlib.blake2b(digest_size=5)
+    for entry in entries:
+        digest.update(f"{entry}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def take_part(entries: Iterator[E], part: Part, skip: int) -> Iterator[E]:

@@ -28,7 +28,7 @@ from unigen.evaluation.job import DrawingBenchmark, DrawnPrompt, Job
 from unigen.evaluation.verifier_quality import verifier_quality
 from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection
 from unigen.generation.maskgit import MaskGitSettings
-from unigen.rewards.prompt_questions import read_questions
+from unigen.rewards.prompt_questions import read_item_questions
 from unigen.rewards.verifier import STYLES, Style, Verifier
 
 ORACLE = "oracle"
@@ -45,12 +45,20 @@ class BestOfNBenchmark:
         self.name = f"{base.name}_cot"
         self.families = base.families - {IMAGES}
 
+    def check(self, job: Job) -> None:
+        work = Work(self._base, job)
+        self._base.check(work.plain)
+        for rater in work.raters:
+            work.best_of_n(rater)
+        open_run(work.candidates, work.identity(), writes=False)
+
     def run(self, job: Job) -> list[str]:
         work = Work(self._base, job)
         open_run(work.candidates, work.identity(), writes=job.ranks.is_first)
         for rater in work.raters:
             self._select(work, rater)
-        job.ranks.gather([])  # the benchmark deals images out to ranks in another way than prompts are dealt out here
+        # the benchmark deals images out to ranks in another way than prompts are dealt out here
+        job.ranks.gather([], at=f"the selections of {self.name}")
         failures = []
         for selection in work.selections:
             failures += self._base.run(work.scored_job(selection))
@@ -157,11 +165,15 @@ class Work:
         drawing = self.job.options.drawing.given()
         return self.job.identity(_digest(prompts), **settings, drawing=drawing)
 
+    @property
+    def plain(self) -> Job:
+        """The benchmark's work without a choice."""
+        return replace(self.job, options=replace(self.job.options, num_images=self.best_of.num_kept, images=None))
+
     @cached_property
     def prompts(self) -> list[tuple[DrawnPrompt, Prompt]]:
         """Every prompt; its first candidates are the images that the benchmark draws without a choice."""
-        plain = replace(self.job, options=replace(self.job.options, num_images=self.best_of.num_kept, images=None))
-        wanted = self.base.prompts(plain)
+        wanted = self.base.prompts(self.plain)
         num_drawn = self.best_of.num_drawn
         seeds = [item.seed for item in expand(self.base.name, len(wanted), num_drawn, self.job.options.seed)]
         return [
@@ -197,7 +209,7 @@ class Work:
         """Questions by the item id of a prompt, where they do not follow from its words."""
         file = self.job.options.best_of_n.questions
         if file:
-            return read_questions(Path(file))
+            return read_item_questions(Path(file))
         return {
             drawn.item_id: drawn.metadata["questions"] for drawn, _ in self.prompts if "questions" in drawn.metadata
         }

@@ -4,7 +4,9 @@
 import filecmp
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ from unigen.generation.pipeline import DrawRequest
 from unigen.generation.png import is_whole_image, write_png
 
 IMAGES_FOLDER = "images"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The image of an item, once its file is there."""
+
+    item: Item
+    image: Image.Image
+    seconds: float | None = None
+    """Wall time of drawing it: an equal share of its batch's. None where it was drawn elsewhere."""
 
 
 def images_root(job: Job) -> Path:
@@ -44,7 +56,7 @@ def draw_items(
     path_of: Callable[[Item], Path],
     name: str,
     failures: list[str],
-) -> Iterator[tuple[Item, Image.Image]]:
+) -> Iterator[Drawing]:
     """The images of `items`, in order, each once its file is there.
 
     Args:
@@ -55,20 +67,32 @@ def draw_items(
     if job.options.images:
         for item in job.progress(items, len(items), name):
             try:
-                yield item, read_image(job.options.images / path_of(item))
+                yield Drawing(item, read_image(job.options.images / path_of(item)))
             except EvaluationError as error:
                 failures.append(f"{name}, item {item.item_id}: {error}")
         return
     requests = (DrawRequest(prompt_of(item), item.seed) for item in items)
     images = job.pipeline.draw_requests(requests, batch_size=job.options.batch_size, **job.options.drawing.given())
-    for item, image in job.progress(zip(items, images, strict=True), len(items), name):
+    timed = _timed(images, len(items), job.options.batch_size)
+    for item, (image, seconds) in job.progress(zip(items, timed, strict=True), len(items), name):
         text = {"prompt": prompt_of(item), "seed": item.seed, "model": job.pipeline.name}
         write_png(image, images_root(job) / path_of(item), text)
-        yield item, image
+        yield Drawing(item, image, seconds)
 
 
-def drawing_record(job: Job, item: Item, prompt: str, path: Path, image: Image.Image) -> dict[str, Any]:
+def _timed(images: Iterable[Image.Image], num_images: int, batch_size: int) -> Iterator[tuple[Image.Image, float]]:
+    """Images as they come, all those of a batch at once, each with its share of the batch's wall time."""
+    started, seconds = time.perf_counter(), 0.0
+    for place, image in enumerate(images):
+        if place % batch_size == 0:
+            seconds = (time.perf_counter() - started) / min(batch_size, num_images - place)
+        yield image, seconds
+        started = time.perf_counter()
+
+
+def drawing_record(job: Job, drawing: Drawing, prompt: str, path: Path) -> dict[str, Any]:
     """What the record of a drawn image always says."""
+    image = drawing.image
     return {
         "prompt": prompt,
         "path": str(Path(IMAGES_FOLDER, path)) if job.options.images is None else str(job.options.images / path),
@@ -76,6 +100,7 @@ def drawing_record(job: Job, item: Item, prompt: str, path: Path, image: Image.I
         "width": image.width,
         "height": image.height,
         "rank": job.ranks.rank,
+        **({} if drawing.seconds is None else {"seconds": round(drawing.seconds, 4)}),
     }
 
 

@@ -34,11 +34,13 @@ class GenevalShapes:
     name = "geneval_shapes"
     families = frozenset({UNIGEN, UNIFORK, IMAGES})
 
+    def check(self, job: Job) -> None:
+        _work(job)
+        open_run(job.folder, _identity(job), writes=False)
+
     def run(self, job: Job) -> list[str]:
         entries, items = _work(job)
-        settings = {"num_images": job.options.num_images, "drawing": job.options.drawing.given()}
-        identity = job.identity(file_hash(job.options.world / PROMPTS_FILE), **settings)
-        open_run(job.folder, identity, writes=job.ranks.is_first)
+        open_run(job.folder, _identity(job), writes=job.ranks.is_first)
         return draw_prompts(job, self.name, entries, items, _grade)
 
     def prompts(self, job: Job) -> list[DrawnPrompt]:
@@ -87,6 +89,12 @@ def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
     remedy = "give the folder of a world of shapes with --data"
     entries = read_entries(job.options.world / PROMPTS_FILE, ("prompt", "tag", "include"), remedy)
     return entries, expand(GenevalShapes.name, len(entries), job.options.num_images, job.options.seed)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What the drawings depend on."""
+    settings = {"num_images": job.options.num_images, "drawing": job.options.drawing.given()}
+    return job.identity(file_hash(job.options.world / PROMPTS_FILE), **settings)
 
 
 def _grade(entry: Entry, image: Image.Image) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Job:
     model: dict[str, Any]
     """What the pipeline says of itself."""
     ranks: Ranks = field(default_factory=Ranks)
+    _models: dict[str, Pipeline] = field(default_factory=dict)
+    """Other models that were loaded; running and scoring ask for the same ones."""
 
     def identity(self, prompts_sha256: str, **settings: Any) -> dict[str, Any]:
         """All that this benchmark's files depend on; a folder with another identity is not added to."""
@@ -83,8 +85,10 @@ class Job:
         return str(self.model.get("device") or self.ranks.own_device())
 
     def load_model(self, name: str) -> Pipeline:
-        """Another model than the one that is evaluated, such as a judge, on this rank's device."""
-        return load_pipeline(name, data_root=self.options.data_root, device=self.device)
+        """Another model than the one that is evaluated, such as a judge, on this rank's device; each is loaded once."""
+        if name not in self._models:
+            self._models[name] = load_pipeline(name, data_root=self.options.data_root, device=self.device)
+        return self._models[name]
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """What of `items` is this rank's to do."""
@@ -113,6 +117,14 @@ class Benchmark(Protocol):
     name: str
     families: frozenset[str]
     """The families of models that it takes; IMAGES among them if it scores images that were drawn elsewhere."""
+
+    def check(self, job: Job) -> None:
+        """Look at all that can be known before anything is done.
+
+        Raises:
+            UnigenError: what it needs is not there or cannot work, or the folder is that of another run.
+        """
+        ...
 
     def run(self, job: Job) -> list[str]:
         """Do what is not done yet of this rank's share; returns one line for each item that failed."""

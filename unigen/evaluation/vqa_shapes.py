@@ -38,10 +38,13 @@ class VqaShapes:
     name = "vqa_shapes"
     families = frozenset({UNIGEN, UNIFORK})
 
+    def check(self, job: Job) -> None:
+        _work(job)
+        open_run(job.folder, _identity(job), writes=False)
+
     def run(self, job: Job) -> list[str]:
         entries, items = _work(job)
-        identity = job.identity(file_hash(job.options.world / QUESTIONS_FILE), max_new_tokens=MAX_NEW_TOKENS)
-        open_run(job.folder, identity, writes=job.ranks.is_first)
+        open_run(job.folder, _identity(job), writes=job.ranks.is_first)
         records = read_records(job.folder)
         pending = [item for item in job.share(items) if item.item_id not in records]
         images = {LOOKING: {}, BLIND: exchanged([entry["image"] for entry in entries], job.options.seed)}
@@ -121,6 +124,11 @@ def _work(job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
     remedy = "give the folder of a world of shapes with --data"
     entries = read_entries(job.options.world / QUESTIONS_FILE, ("image", "question", "answer", "kind"), remedy)
     return entries, expand(VqaShapes.name, len(entries), 2, job.options.seed)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What the answers depend on."""
+    return job.identity(file_hash(job.options.world / QUESTIONS_FILE), max_new_tokens=MAX_NEW_TOKENS)
 
 
 def _request(world: Path, entry: Entry, image: str) -> AskRequest:

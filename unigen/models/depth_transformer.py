@@ -152,11 +152,12 @@ class DepthTransformer(nn.Module):
     def states(self, hidden_MD: Tensor, code_embeddings_MPC: Tensor) -> Tensor:
         """Normed states (M, P, W) whose product with `output_embedding_KW` (plus `output_bias_K`) are logits.
 
-        Teacher-forced: slot d reads the true codes before depth d, so the last depth's embedding is not read.
+        Teacher-forced: slot d reads the true codes before depth d, so the last depth's embedding is not read. With embeddings
+        of the first depths alone there are slots of those depths alone.
         """
         before_MPC = code_embeddings_MPC[:, :-1].cumsum(1)
         slots_MPW = torch.cat([self.in_mlp_2(hidden_MD)[:, None], self.in_mlp_1(before_MPC)], dim=1)
-        return self._states(slots_MPW + self.pos_emb_d, None)
+        return self._states(slots_MPW + self.pos_emb_d[:, : slots_MPW.shape[1]], None)
 
     def forward(self, hidden_MD: Tensor, code_embeddings_MPC: Tensor) -> Tensor:
         """Logits (M, P, K) of all depths."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The depth transformer decoded plainly: all slots of a position computed again for each depth (1 + 2 + 3 + 4 slots for 4).
+"""The depth transformer decoded plainly: the slots up to a depth computed again for each depth (1 + 2 + 3 + 4 slots for 4).
 
 Legend: M positions, P depths, D hidden size, C channels of a code embedding, K codes.
 """
@@ -23,8 +23,8 @@ def decode_depths_slowly(
     embeddings_MPC = hidden_MD.new_zeros(hidden_MD.shape[0], model.sizes.depth, model.sizes.code_channels)
     codes = []
     for depth in range(model.sizes.depth):
-        # The embeddings from this depth on are zeros that slot `depth` does not read.
-        logits_MPK = model(hidden_MD, embeddings_MPC)
-        codes.append(choose(logits_MPK[:, depth], depth))
+        # The last embedding that is given is not read: slot `depth` sees those before it.
+        states_MPW = model.states(hidden_MD, embeddings_MPC[:, : depth + 1])
+        codes.append(choose(model.classifier_mlp.linear(states_MPW[:, -1]), depth))
         embeddings_MPC[:, depth] = embed(codes[-1])
     return torch.stack(codes, dim=1), embeddings_MPC.sum(1)

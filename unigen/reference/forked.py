@@ -4,6 +4,8 @@
 Legend: R rows, L positions, D width, K feature slots, F feature size.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
@@ -36,13 +38,18 @@ def hidden_states_in_two_passes(
     is_generation_R: Tensor,
     features_KF: Tensor | None = None,
     feature_slots_K: Tensor | None = None,
+    plain: Mapping[Branch, Qwen2ForCausalLM] | None = None,
 ) -> Tensor:
-    """What `UniFork.forward` must give (R, L, D): the rows of each task through a model of their own."""
+    """What `UniFork.forward` must give (R, L, D): the rows of each task through a model of their own.
+
+    Args:
+        plain: those models, where they are there already; see `plain_qwen2`.
+    """
     embeddings_RLD = model.embed(input_ids_RL, features_KF, feature_slots_K)
     found_RLD = torch.empty_like(embeddings_RLD)
     for branch in model.config.branches:
         is_mine_R = is_generation_R == (branch == "generation")
         if is_mine_R.any():
-            plain, mask = plain_qwen2(model, branch), visible.dense()[is_mine_R]
-            found_RLD[is_mine_R] = hidden_states(plain, embeddings_RLD[is_mine_R], positions_RL[is_mine_R], mask)
+            own, mask = plain[branch] if plain else plain_qwen2(model, branch), visible.dense()[is_mine_R]
+            found_RLD[is_mine_R] = hidden_states(own, embeddings_RLD[is_mine_R], positions_RL[is_mine_R], mask)
     return found_RLD

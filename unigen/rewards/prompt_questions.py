@@ -57,7 +57,7 @@ def rule_questions(prompt: str) -> list[str]:
     return []
 
 
-def read_questions(file: Path) -> dict[str, list[str]]:
+def read_item_questions(file: Path) -> dict[str, list[str]]:
     """Questions by item id, from JSONL with one `{"item_id", "question"}` or `{"item_id", "questions": [...]}` a line.
 
     Raises:

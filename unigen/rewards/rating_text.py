@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unigen.rewards.verdict_words import leading_verdict
 from unigen.sequence.templates.rating import ANSWER_END, ANSWER_START, RATING_PROMPTS, THINK_END, THINK_START, yes_or_no
 
-_LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _PAIR = re.compile(r"([^?]*\?)\s*(yes|no)\b", re.IGNORECASE)
 _BEFORE_QUESTION = " \t\r\n;,.:*-"
 
@@ -75,15 +75,14 @@ def parse_think(text: str) -> Verdicts:
         Verdict(question.strip(_BEFORE_QUESTION), answer.lower() == "yes")
         for question, answer in _PAIR.findall(thought)
     )
-    result = _LEADING.match(_between(text, ANSWER_START, ANSWER_END)) if ANSWER_START in text else None
-    is_yes = None if result is None else result[1].lower() == "yes"
-    return Verdicts(verdicts or (Verdict("", False),), bool(verdicts), is_yes)
+    result = leading_verdict(_between(text, ANSWER_START, ANSWER_END)) if ANSWER_START in text else None
+    return Verdicts(verdicts or (Verdict("", False),), bool(verdicts), result)
 
 
 def parse_leading(question: str, text: str) -> Verdicts:
     """The yes or no that the text begins with, after blanks and punctuation; anything else is a no."""
-    found = _LEADING.match(text)
-    return Verdicts((Verdict(question, found is not None and found[1].lower() == "yes"),), found is not None)
+    found = leading_verdict(text)
+    return Verdicts((Verdict(question, found is True),), found is not None)
 
 
 def _between(text: str, start: str, end: str) -> str:

@@ -17,6 +17,7 @@ from unigen.data.ledger import read_ledger
 from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
+from unigen.evaluation.dpg.self_test import KNOWN
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.job import Job, Options
 from unigen.evaluation.run import Outcome, evaluate
@@ -24,6 +25,9 @@ from unigen.generation.pipeline import Pipeline
 
 DPG = find_benchmarks(["dpgbench"])
 NUM_DRAWINGS, NUM_ANSWERS = 4 * len(PROMPTS), 4 * len(ROWS)
+KNOWN_LINES = [
+    {"id": f"self-test/{number}", "answer": "yes" if one.is_yes else "no"} for number, one in enumerate(KNOWN)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +46,15 @@ MODEL = {"judge": "model", "judge_model": "same"}
 def test_a_judge_outside_is_asked_and_heard_through_files(prompts: Path, questions: Path, tmp_path: Path) -> None:
     outcome = run(Painter(), tmp_path / "out", prompts, questions)
     assert len(outcome.failures) == 1
-    assert f"{NUM_ANSWERS} answers are missing; in mPLUG's environment: python" in outcome.failures[0]
+    assert f"{NUM_ANSWERS + len(KNOWN)} answers are missing; in mPLUG's environment: python" in outcome.failures[0]
     assert outcome.results is not None
     assert "dpg" not in outcome.results
     folder = tmp_path / "out" / "dpg" / "answers-mplug-plain"
     asked = [json.loads(line) for line in (folder / "questions-0.jsonl").read_text().splitlines()]
     assert len(asked) == NUM_ANSWERS
-    lines = []
+    known = [json.loads(line) for line in (folder / "questions-self_test.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in known] == [line["id"] for line in KNOWN_LINES]
+    lines = [json.dumps(line) for line in KNOWN_LINES]
     for one in asked:  # what a judge outside does
         tile = Image.open(one["image"]).crop(one["box"])
         lines.append(
@@ -77,7 +83,9 @@ def test_only_the_very_word_yes_counts_from_mplug(prompts: Path, questions: Path
     folder = tmp_path / "dpg" / "answers-mplug-plain"
     asked = [json.loads(line) for line in (folder / "questions-0.jsonl").read_text().splitlines()]
     (folder / "answers.jsonl").write_text(
-        "".join(json.dumps({"id": one["id"], "answer": "Yes"}) + "\n" for one in asked)
+        "".join(
+            json.dumps(line) + "\n" for line in [*KNOWN_LINES, *({"id": one["id"], "answer": "Yes"} for one in asked)]
+        )
     )
     results = run(Painter(), tmp_path, prompts, questions).results
     assert results is not None

@@ -22,6 +22,7 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import find_benchmarks
 from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.fid import benchmark, features, mjhq
+from unigen.evaluation.fid.self_test import SIDES
 from unigen.evaluation.job import Job, Options
 from unigen.evaluation.run import Outcome, evaluate
 
@@ -39,6 +40,8 @@ class Tiny:
         self.num_seen, self._dies_after = 0, dies_after
 
     def features(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        if images[0].width in SIDES:  # the pictures of the self-test
+            return np.stack([quarters(image) for image in images])
         if self._dies_after is not None and self.num_seen + len(images) > self._dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
         self.num_seen += len(images)

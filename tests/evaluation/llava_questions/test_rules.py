@@ -74,14 +74,6 @@ def test_pope_scores_each_category_and_their_mean(tmp_path: Path) -> None:
         pope.score_pope([answered(1, "Yes", category="adversarial")], tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [("Yes", True), (" yes, it is", True), ("No.", False), ("nothing", None), ("yesterday", None), ("", None)],
-)
-def test_mme_reads_a_yes_or_no_at_the_beginning_as_a_word(text: str, answer: bool | None) -> None:
-    assert mme.read_answer(text) is answer
-
-
 def test_mme_adds_the_images_with_both_questions_right_and_sums_categories(tmp_path: Path) -> None:
     truth = {"count/questions_answers_YN": "count", "OCR": "OCR", "code_reasoning": "code_reasoning"}
     for place in truth:

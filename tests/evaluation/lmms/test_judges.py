@@ -4,7 +4,8 @@
 import pytest
 
 from unigen.errors import EvaluationError
-from unigen.evaluation.lmms.judges import describe_judge, is_judged, require_judge
+from unigen.evaluation.lmms import judges
+from unigen.evaluation.lmms.judges import describe_judge, is_judged, require_judge, require_modules
 
 
 @pytest.mark.parametrize("task", ["mmvet", "mathvista_testmini", "mathvista_testmini_cot", "mathvista_test"])
@@ -45,6 +46,17 @@ def test_a_missing_judge_names_the_variables(environment: dict[str, str], named:
 )
 def test_a_configured_judge_is_taken(environment: dict[str, str]) -> None:
     require_judge(["mmvet"], environment)
+
+
+def test_a_package_that_mathvista_imports_is_named_if_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "find_spec", lambda module: None)
+    with pytest.raises(
+        EvaluationError, match=r"mathvista_testmini needs the package levenshtein.*pip install levenshtein"
+    ):
+        require_modules(["pope", "mathvista_testmini"])
+    require_modules(["pope", "mmvet"])
+    monkeypatch.setattr(judges, "find_spec", lambda module: module)
+    require_modules(["mathvista_testmini"])
 
 
 def test_tasks_without_a_judge_need_none() -> None:

@@ -38,10 +38,12 @@ class Alignment:
     name = "alignment"
     families = frozenset({UNIGEN, UNIFORK})
 
+    def check(self, job: Job) -> None:
+        open_run(job.folder, _identity(job, _work(job)[0]), writes=False)
+
     def run(self, job: Job) -> list[str]:
         pairs, items = _work(job)
-        identity = job.identity(pairs_hash(pairs), ways=",".join(job.pipeline.layer_ways))
-        open_run(job.folder, identity, writes=job.ranks.is_first)
+        open_run(job.folder, _identity(job, pairs), writes=job.ranks.is_first)
         records = read_records(job.folder)
         pending = [item for item in job.share(items) if not _is_done(job, item, records)]
         failures: list[str] = []
@@ -99,6 +101,11 @@ def _work(job: Job) -> tuple[list[Pair], list[Item]]:
             f"alignment.num_neighbours is {settings.num_neighbours}, but {place} has {len(pairs)} pairs; give more, or lower it"
         )
     return pairs, expand(Alignment.name, len(pairs), 1, job.options.seed)
+
+
+def _identity(job: Job, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What the states depend on."""
+    return job.identity(pairs_hash(pairs), ways=",".join(job.pipeline.layer_ways))
 
 
 def _read_batch(job: Job, batch: Sequence[tuple[Item, Pair]]) -> list[str]:

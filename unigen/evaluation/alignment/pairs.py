@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unigen.data.captioned import find_captioned_images
 from unigen.data.faults import Fault, SampleRefused
-from unigen.data.image_text import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
+from unigen.data.image_words import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
 from unigen.data.shards import TAR_SUFFIXES, expand_shards
 from unigen.data.tars import TarSample, read_tar
 from unigen.errors import EvaluationError

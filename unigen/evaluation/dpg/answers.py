@@ -86,12 +86,13 @@ def ask(
 ) -> Iterator[str]:
     """Ask a judge inside this process and keep each answer as it comes; yields the keys that are answered."""
     writer = LedgerWriter(folder, rank)
-    for one, answer in zip(asked, judge.answers(_shown(asked), batch_size), strict=True):
+    for one, answer in zip(asked, judge.answers(shown(asked), batch_size), strict=True):
         writer.append(one.key, {"question": one.text, "answer": answer})
         yield one.key
 
 
-def _shown(asked: Sequence[TileQuestion]) -> Iterator[tuple[Image.Image, str]]:
+def shown(asked: Sequence[TileQuestion]) -> Iterator[tuple[Image.Image, str]]:
+    """The tile and the words of each question."""
     path: Path | None = None
     for one in asked:
         if one.image != path:

@@ -17,6 +17,7 @@ from PIL import Image
 from unigen.config.evaluation import DpgConfig
 from unigen.errors import EvaluationError
 from unigen.generation.pipeline import AskRequest, Pipeline
+from unigen.rewards.verdict_words import leading_verdict
 
 OFFICIAL = "mplug"
 MODEL_PROMPT = "{question} Answer with yes or no."
@@ -58,7 +59,7 @@ class FileJudge:
     """Whether only the very answer "yes" counts, as for the official judge."""
 
     def is_yes(self, answer: str) -> bool:
-        return answer == "yes" if self.is_exact else says_yes(answer)
+        return answer == "yes" if self.is_exact else leading_verdict(answer) is True
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ModelJudge:
     identity: dict[str, Any]
 
     def is_yes(self, answer: str) -> bool:
-        return says_yes(answer)
+        return leading_verdict(answer) is True
 
     def answer(self, image: Image.Image, question: str) -> str:
         """The answer to one question."""
@@ -83,10 +84,24 @@ class ModelJudge:
         )
 
 
-def says_yes(answer: str) -> bool:
-    """Whether the first word of an answer is yes."""
-    words = re.findall(r"[^\W_]+", answer.lower())
-    return words[:1] == ["yes"]
+def metric_of(config: DpgConfig) -> str:
+    """The key of a judge's scores in results.json.
+
+    Raises:
+        EvaluationError: settings that do not belong together.
+    """
+    if config.judge == OFFICIAL:
+        return "dpg"
+    metric = f"dpg_{config.judge_name or config.judge}"
+    if not NAME.fullmatch(metric):
+        raise EvaluationError(
+            f"dpg.judge_name is {config.judge_name!r}; give lower case letters, digits, '.', '-', '_'"
+        )
+    if config.judge == "file" and config.judge_name is None:
+        raise EvaluationError("dpg.judge=file needs dpg.judge_name=NAME, the name that its scores will have")
+    if config.judge == "model" and config.judge_model is None:
+        raise EvaluationError("dpg.judge=model needs dpg.judge_model=CHECKPOINT")
+    return metric
 
 
 def open_judge(config: DpgConfig, load: Callable[[str], Pipeline]) -> Judge:
@@ -97,18 +112,9 @@ def open_judge(config: DpgConfig, load: Callable[[str], Pipeline]) -> Judge:
     Raises:
         EvaluationError: settings that do not belong together.
     """
-    if config.judge == OFFICIAL:
-        return FileJudge("dpg", {"judge": OFFICIAL}, is_exact=True)
-    metric = f"dpg_{config.judge_name or config.judge}"
-    if not NAME.fullmatch(metric):
-        raise EvaluationError(
-            f"dpg.judge_name is {config.judge_name!r}; give lower case letters, digits, '.', '-', '_'"
-        )
-    if config.judge == "file":
-        if config.judge_name is None:
-            raise EvaluationError("dpg.judge=file needs dpg.judge_name=NAME, the name that its scores will have")
-        return FileJudge(metric, {"judge": config.judge_name})
-    if config.judge_model is None:
-        raise EvaluationError("dpg.judge=model needs dpg.judge_model=CHECKPOINT")
+    metric = metric_of(config)
+    if config.judge != "model":
+        return FileJudge(metric, {"judge": config.judge_name or config.judge}, is_exact=config.judge == OFFICIAL)
+    assert config.judge_model is not None
     pipeline = load(config.judge_model)
     return ModelJudge(pipeline, metric, {"judge": config.judge_model, "weights": pipeline.describe()["weights"]})

@@ -3,6 +3,7 @@
 
 <folder>/features/             of the images that are scored, see `features`
 <folder>/features-reference/   of the reference, if that is a folder
+<folder>/self_test.json         what was tested before
 <folder>/reference.safetensors, statistics.safetensors   both sides' statistics; either can serve as a reference later
 
 There is no interval: a distance of two distributions is no mean over images, and resampling them would bias it.
@@ -12,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unigen.data.json_files import read_json, write_json
 from unigen.errors import EvaluationError
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.fid.features import Picture, extract, files_hash, formats, gather, list_pictures
 from unigen.evaluation.fid.inception import WEIGHTS_NAME, FeatureExtractor, load_inception
+from unigen.evaluation.fid.self_test import SELF_TEST_NAME, self_test
 from unigen.evaluation.fid.statistics import (
     OVERALL,
     Statistics,
@@ -33,8 +36,13 @@ class FolderFid:
     name = "fid"
     families = frozenset({IMAGES})
 
+    def check(self, job: Job) -> None:
+        list_pictures(_images(job))
+        _reference(job)
+        load_extractor(job)
+
     def run(self, job: Job) -> list[str]:
-        extractor = load_extractor(job)
+        extractor = tested_extractor(job)
         pictures, reference = list_pictures(_images(job)), _reference(job)
         identity = {"files": files_hash(pictures)}
         failures = extract(job, pictures, extractor, job.folder / "features", identity, self.name)
@@ -50,6 +58,15 @@ def load_extractor(job: Job) -> FeatureExtractor:
     config = job.options.fid
     path = Path(config.weights) if config.weights else job.options.data_root / "checkpoints" / WEIGHTS_NAME
     return load_inception(path, config.weights_sha256, job.device)
+
+
+def tested_extractor(job: Job) -> FeatureExtractor:
+    """The extractor, tested on this rank's device; what was tested is kept for the results."""
+    extractor = load_extractor(job)
+    tested = self_test(extractor, job.options.fid.golden)
+    if job.ranks.is_first:
+        write_json(tested, job.folder / SELF_TEST_NAME)
+    return extractor
 
 
 def extract_reference(
@@ -88,6 +105,7 @@ def compare(job: Job, pictures: Sequence[Picture], reference: Path | Sequence[Pi
         "formats": formats(pictures),
         "reference_formats": None if isinstance(reference, Path) else formats(reference),
         "extractor": extractor.identity,
+        "self_test": read_json(job.folder / SELF_TEST_NAME),
         **({"partial": True} if num_missing else {}),
     }
 

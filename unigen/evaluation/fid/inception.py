@@ -6,6 +6,7 @@ Other ports, weights and ways of resizing give other numbers that cannot be comp
 Legend: B images, H, W pixels, D feature width.
 """
 
+import copy
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class Inception:
     network: torch.nn.Module
     device: torch.device
     identity: dict[str, Any]
+
+    def on_cpu(self) -> "Inception":
+        """The same weights on the CPU."""
+        return Inception(copy.deepcopy(self.network).cpu(), torch.device("cpu"), self.identity)
 
     def features(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         return np.concatenate([self._of_one_size(batch) for batch in _same_sizes(images)])

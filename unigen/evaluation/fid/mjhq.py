@@ -15,7 +15,7 @@ from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
 from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
-from unigen.evaluation.fid.benchmark import compare, extract_reference, load_extractor, open_reference
+from unigen.evaluation.fid.benchmark import compare, extract_reference, load_extractor, open_reference, tested_extractor
 from unigen.evaluation.fid.features import Picture, chunks_of, extract, files_hash, is_done
 from unigen.evaluation.items import Item, expand
 from unigen.evaluation.job import Job
@@ -37,10 +37,14 @@ class MjhqFid:
     name = "mjhq_fid"
     families = frozenset({UNIGEN, UNIFORK, IMAGES})
 
+    def check(self, job: Job) -> None:
+        _reference(job, _prompts(job))
+        load_extractor(job)
+
     def run(self, job: Job) -> list[str]:
         prompts = _prompts(job)
         reference = _reference(job, prompts)
-        extractor = load_extractor(job)
+        extractor = tested_extractor(job)
         pictures = _pictures(job, prompts)
         if job.options.images:
             identity: dict[str, Any] = {"files": files_hash(pictures)}
@@ -131,7 +135,7 @@ def _draw(job: Job, prompts: Sequence[Prompt], pictures: Sequence[Picture]) -> N
         if pictures[item.index].path in wanted and not is_drawn(job, item, records, path(item))
     ]
     writer = RecordWriter(job.folder, job.ranks.rank)
-    for item, image in draw_items(job, items, lambda item: prompts[item.index].text, path, MjhqFid.name, []):
-        prompt = prompts[item.index]
-        record = drawing_record(job, item, prompt.text, path(item), image)
-        writer.append(item, {**record, "image_id": prompt.image_id, "category": prompt.category})
+    for drawing in draw_items(job, items, lambda item: prompts[item.index].text, path, MjhqFid.name, []):
+        prompt = prompts[drawing.item.index]
+        record = drawing_record(job, drawing, prompt.text, path(drawing.item))
+        writer.append(drawing.item, {**record, "image_id": prompt.image_id, "category": prompt.category})

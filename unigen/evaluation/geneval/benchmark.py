@@ -47,6 +47,9 @@ class Geneval:
     name = "geneval"
     families = frozenset({UNIGEN, UNIFORK, IMAGES})
 
+    def check(self, job: Job) -> None:
+        open_run(job.folder, Work.of(job).identity(), writes=False)
+
     def run(self, job: Job) -> list[str]:
         work = Work.of(job)
         open_run(job.folder, work.identity(), writes=job.ranks.is_first)

@@ -47,13 +47,13 @@ def draw_prompts(
     writer = RecordWriter(job.folder, job.ranks.rank)
     failures: list[str] = []
     drawn = draw_items(job, pending, lambda item: entries[item.index]["prompt"], path_of, name, failures)
-    for item, image in drawn:
-        entry, path = entries[item.index], path_of(item)
+    for drawing in drawn:
+        item, entry, path = drawing.item, entries[drawing.item.index], path_of(drawing.item)
         try:
             if not job.options.images:
                 _write_metadata(entry, images_root(job) / path.parents[1] / METADATA_NAME)
-            record = drawing_record(job, item, entry["prompt"], path, image)
-            writer.append(item, {**record, "tag": entry["tag"], **grade(entry, image)})
+            record = drawing_record(job, drawing, entry["prompt"], path)
+            writer.append(item, {**record, "tag": entry["tag"], **grade(entry, drawing.image)})
         except EvaluationError as error:  # a prompt that cannot be judged
             failures.append(f"{name}, item {item.item_id}: {error}")
     return failures

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +21,7 @@ from unigen.evaluation.geneval.judge import ImageJudge
 from unigen.evaluation.geneval.pixels import open_upright, prepare
 from unigen.evaluation.geneval.postprocess import Instance, find_instances
 from unigen.evaluation.items import read_entries
+from unigen.evaluation.known_pictures import soft_patches
 from unigen.rewards.geneval_rules import overlap
 
 SIDE = 256
@@ -74,7 +74,7 @@ def _require_known_objects(device: torch.device) -> None:
 
 def _difference_from_cpu(detector: Detector) -> float | None:
     """The largest difference of a class logit between the device and the CPU, as a share of the largest; None on the CPU."""
-    pixels_CHW = prepare(_picture()).pixels_CHW[:, :SIDE, :SIDE]
+    pixels_CHW = prepare(soft_patches(SIDE)).pixels_CHW[:, :SIDE, :SIDE]
     here = [values.float().cpu() for values in detector.logits(pixels_CHW)]
     if not all(values.isfinite().all() for values in here):
         raise EvaluationError("self-test: the detector's numbers are not finite; its checkpoint is damaged")
@@ -89,12 +89,6 @@ def _difference_from_cpu(detector: Detector) -> float | None:
             f"self-test: class logits on {detector.device} differ from the CPU's by {difference:.1%}; try --device cpu"
         )
     return difference
-
-
-def _picture() -> Image.Image:
-    """Soft patches of colour, the same everywhere."""
-    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def _require_golden(judge: ImageJudge, file: Path) -> int:

@@ -41,7 +41,7 @@ class Places:
     truth: str | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class QuestionBenchmark:
     """One benchmark of question files."""
 
@@ -51,11 +51,14 @@ class QuestionBenchmark:
     """Of the answers, the truth and the folder for its files."""
     families = frozenset({UNIGEN, UNIFORK})
 
+    def check(self, job: Job) -> None:
+        self._work(job)
+        self._truth(job)
+        open_run(job.folder, self._identity(job), writes=False)
+
     def run(self, job: Job) -> list[str]:
         questions, items = self._work(job)
-        self._truth(job)  # complains before anything is asked
-        identity = job.identity(file_hash(self._questions_file(job)), max_new_tokens=MAX_NEW_TOKENS)
-        open_run(job.folder, identity, writes=job.ranks.is_first)
+        open_run(job.folder, self._identity(job), writes=job.ranks.is_first)
         records = read_records(job.folder)
         failures: list[str] = []
         ready: list[Item] = []
@@ -85,6 +88,9 @@ class QuestionBenchmark:
         write_lines([one.line(job.pipeline.name) for one in answered], job.folder / ANSWERS_NAME)
         scores = self.rules(answered, self._truth(job), job.folder)
         return {self.name: {**scores.content(), "num_questions": len(answered), **finished.mark}}
+
+    def _identity(self, job: Job) -> dict[str, Any]:
+        return job.identity(file_hash(self._questions_file(job)), max_new_tokens=MAX_NEW_TOKENS)
 
     def _settings(self, job: Job) -> QuestionFileConfig:
         found: QuestionFileConfig = getattr(job.options, self.name)

@@ -5,7 +5,6 @@ The truth lies in a folder with one folder a category (there perhaps under `ques
 `question<TAB>Yes` or `No`. A question's id is `<category>/<image>`, its text may end with a request for a single word.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from unigen.errors import EvaluationError
 from unigen.evaluation.llava_questions.answers import Answered, Scores, require_found
 from unigen.evaluation.statistics import estimate
+from unigen.rewards.verdict_words import leading_verdict
 
 PERCEPTION = (
     "existence",
@@ -28,7 +28,6 @@ PERCEPTION = (
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 _REQUEST = "Answer the question using a single word or phrase."
-_LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 Key = tuple[str, str, str]
 """Category, image (without its extension), question."""
@@ -45,14 +44,14 @@ def score_mme(answered: Sequence[Answered], truth: Path, folder: Path) -> Scores
     require_found(["/".join(key) for key in keys if key not in answers], truth, "answer")
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for key, one in zip(keys, answered, strict=True):
-        right[key[0]][key[1]].append(read_answer(one.text) == answers[key])
+        right[key[0]][key[1]].append(leading_verdict(one.text) == answers[key])
     numbers = {category: category_score(images) for category, images in sorted(right.items())}
     for name, parts in (("perception", PERCEPTION), ("cognition", COGNITION)):
         present = [numbers[part] for part in parts if part in numbers]
         if present:
             numbers[name] = sum(present)
     values = [[float(one) for one in image] for images in right.values() for image in images.values()]
-    unclear = sum(read_answer(one.text) is None for one in answered)
+    unclear = sum(leading_verdict(one.text) is None for one in answered)
     incomplete = sorted({*PERCEPTION, *COGNITION} - set(right))
     facts = {"unclear": unclear, **({"categories_missing": incomplete} if incomplete else {})}
     return Scores({"accuracy": estimate(values)}, numbers, facts)
@@ -62,12 +61,6 @@ def category_score(images: Mapping[str, Sequence[bool]]) -> float:
     """100 times the share of questions that are right plus the share of images of which all are."""
     answers = [one for image in images.values() for one in image]
     return 100 * (sum(answers) / len(answers) + sum(map(all, images.values())) / len(images))
-
-
-def read_answer(text: str) -> bool | None:
-    """Whether an answer begins with yes or with no, as a word; None for any other, which is wrong."""
-    found = _LEADING.match(text)
-    return None if found is None else found[1].lower() == "yes"
 
 
 def key_of(one: Answered) -> Key:

@@ -12,7 +12,7 @@ from unigen.data.manifest import open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.families import UNIFORK, UNIGEN
 from unigen.evaluation.job import Job
-from unigen.evaluation.lmms.judges import describe_judge, is_judged, require_judge
+from unigen.evaluation.lmms.judges import describe_judge, is_judged, require_judge, require_modules
 from unigen.evaluation.lmms.process import OUTPUT, run_lmms_eval
 from unigen.evaluation.lmms.results import LmmsResults, results_files
 
@@ -23,12 +23,14 @@ class Lmms:
     name = "lmms"
     families = frozenset({UNIGEN, UNIFORK})
 
+    def check(self, job: Job) -> None:
+        open_run(job.folder, _identity(job), writes=False)
+        require_judge([task for task in job.options.lmms.tasks if is_judged(task)], os.environ)
+        require_modules(job.options.lmms.tasks)
+
     def run(self, job: Job) -> list[str]:
         tasks = job.options.lmms.tasks
-        installed = _installed_version()
-        require_judge([task for task in tasks if is_judged(task)], os.environ)
-        settings = {"most_new_tokens": job.options.lmms.most_new_tokens}
-        open_run(job.folder, job.identity(f"lmms-eval {installed}", **settings), writes=job.ranks.is_first)
+        open_run(job.folder, _identity(job), writes=job.ranks.is_first)
         pending = [task for task in tasks if not _is_done(job, task)]
         if not pending:
             return []
@@ -48,6 +50,11 @@ class Lmms:
             raise EvaluationError(f"{self.name}: {', '.join(missing)} has no scores; run the same command again")
         about = {"lmms_eval": _installed_version(), **({"partial": True} if missing else {})}
         return {self.name: {**found, **about}}
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What the answers depend on."""
+    return job.identity(f"lmms-eval {_installed_version()}", most_new_tokens=job.options.lmms.most_new_tokens)
 
 
 def _installed_version() -> str:

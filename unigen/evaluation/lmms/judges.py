@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks whose answers another model judges, and whether one is configured.
+"""Tasks that need more than lmms-eval: whose answers another model judges, and whether one is configured, or another package.
 
 lmms-eval prints a number for such a task without any judge: MM-Vet scores 0, MathVista takes the nearest choice. So it is asked
 for first.
@@ -7,12 +7,16 @@ for first.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from unigen.errors import EvaluationError
 
 JUDGED_TASKS = ("mmvet", "mathvista")
 """How the names of the READMEs' judged tasks begin."""
+NEEDED_MODULES = {"mathvista": ("Levenshtein", "levenshtein")}
+"""How names of tasks begin -> a module that lmms-eval imports for them without requiring it, and the package that has it.
+Levenshtein is under the GPL, so it is in no extra of ours."""
 _JUDGED_METRIC = re.compile(r"judge|gpt", re.IGNORECASE)
 
 NEEDED: dict[str, Sequence[Sequence[str]]] = {
@@ -52,6 +56,21 @@ def require_judge(judged: Sequence[str], environment: Mapping[str, str]) -> None
             "address), or API_TYPE=local and LLM_JUDGE_URL=http://HOST:PORT/v1/chat/completions for a server of your own, "
             "with its model in MODEL_VERSION; or leave these tasks out"
         )
+
+
+def require_modules(tasks: Sequence[str]) -> None:
+    """Whether what these tasks import besides is installed.
+
+    Raises:
+        EvaluationError: it is not; names the package.
+    """
+    for start, (module, package) in NEEDED_MODULES.items():
+        needing = [task for task in tasks if task.startswith(start)]
+        if needing and find_spec(module) is None:
+            raise EvaluationError(
+                f"{', '.join(needing)} needs the package {package}, which is under another licence than this project: "
+                f"pip install {package}, or leave the task out with --lmms-tasks"
+            )
 
 
 def describe_judge(environment: Mapping[str, str]) -> dict[str, str]:

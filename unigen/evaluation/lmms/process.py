@@ -116,7 +116,7 @@ def _environment(job: Job) -> dict[str, str]:
     """The same ranks, meeting at another port: ours is taken by the processes that wait."""
     environment = {**os.environ, "LOGURU_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
     if job.ranks.world_size > 1:
-        ports = job.ranks.gather([str(_free_port())])
+        ports = job.ranks.gather([str(_free_port())], at="the port of lmms-eval")
         environment |= {"MASTER_PORT": ports[0], "TORCHELASTIC_USE_AGENT_STORE": "False"}
     return environment
 

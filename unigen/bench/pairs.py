@@ -61,8 +61,8 @@ class Pair(Generic[T]):
         yield Figure(f"{self.name}/difference", self.difference(fast, twin), at_most=tolerance, note=note)
         ratio, formula = twin_flops / fast_flops, wanted.twin_flops / wanted.fast_flops
         yield Figure(f"{self.name}/flop_ratio", ratio, "x", at_least=flop_floor, note=f"formula {formula:.2f} x")
-        yield _deviation(f"{self.name}/fast_flops_off_formula", fast_flops, wanted.fast_flops, formula_tolerance)
-        yield _deviation(f"{self.name}/twin_flops_off_formula", twin_flops, wanted.twin_flops, formula_tolerance)
+        yield deviation(f"{self.name}/fast_flops_off_formula", fast_flops, wanted.fast_flops, formula_tolerance)
+        yield deviation(f"{self.name}/twin_flops_off_formula", twin_flops, wanted.twin_flops, formula_tolerance)
         times = paired_cpu_seconds(self.fast, self.twin, 1 if setting.is_quick else setting.pairs)
         bound = None if time_floor is None else setting.timed(time_floor)
         spread = (
@@ -71,7 +71,8 @@ class Pair(Generic[T]):
         yield Figure(f"{self.name}/time_ratio", times.ratio, "x", at_least=bound, note=spread)
 
 
-def _deviation(name: str, counted: float, formula: float, tolerance: float) -> Figure:
+def deviation(name: str, counted: float, formula: float, tolerance: float = FORMULA_TOLERANCE) -> Figure:
+    """How far counted operations are from a formula, as a share of it."""
     note = f"counted {counted / 1e9:.4g} GFLOP, formula {formula / 1e9:.4g}"
     return Figure(name, abs(counted / formula - 1), at_most=tolerance, note=note)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from unigen.bench.counting import count_flops
 from unigen.bench.figures import Figure, Setting
 from unigen.bench.forks import CODEBOOK, miniature_fork, random_fork
-from unigen.bench.pairs import Expected, Pair, paired_cpu_seconds
+from unigen.bench.pairs import Expected, Pair, deviation, paired_cpu_seconds
 from unigen.generation.next_position import NextPositionSettings, draw_positions
 from unigen.generation.seeds import uniform_noise
 from unigen.models.cost import LanguageModelCost
@@ -44,7 +44,7 @@ class Load:
 def measure(setting: Setting) -> Iterator[Figure]:
     """Operations at the released sizes on the meta device; then a miniature of 0.5B with guidance, drawn for real."""
     load = Load(4, 12, 12) if setting.is_quick else Load(16, 64, 32)
-    yield _released_sizes(Load(4, 4, 32))
+    yield from _released_sizes()
     config = miniature_fork(is_quick=setting.is_quick)
     model, codebook_KC = random_fork(config, setting)
     chosen = NextPositionSettings(top_k=round(900 * config.depth_sizes.codebook_size / CODEBOOK))
@@ -103,18 +103,21 @@ def _images_per_second(drawing: _Drawing, setting: Setting) -> Figure:
     )
 
 
-def _released_sizes(load: Load) -> Figure:
-    """Few positions are enough: a position costs the same but for the columns that it attends to."""
-    config = UniForkConfig()
+def _released_sizes() -> Iterator[Figure]:
+    """By formula, which is held by counting a few positions: on the meta device nothing is computed."""
+    config, few = UniForkConfig(), Load(1, 2, UNCONDITIONAL_TOKENS)
     with torch.device("meta"):
         model = UniFork(config).eval()
         codebook_KC = torch.empty(config.depth_sizes.codebook_size, config.depth_sizes.code_channels)
-    drawing = _Drawing(model, codebook_KC, load, NextPositionSettings())
-    ratio = count_flops(drawing.as_released)[1] / count_flops(drawing.batched)[1]
-    whole = Load(load.images, config.num_image_codes, load.prompt_tokens)
-    formula = released_flops(config, whole) / cached_flops(config, whole)
-    note = f"counted on meta; formula for {config.num_image_codes} positions {formula:.2f} x"
-    return Figure("unifork_drawing/released_sizes/flop_ratio", ratio, "x", at_least=FLOP_FLOOR, note=note)
+    drawing = _Drawing(model, codebook_KC, few, NextPositionSettings())
+    ways = {"fast": (drawing.batched, cached_flops), "twin": (drawing.as_released, released_flops)}
+    for name, (run, formula) in ways.items():
+        counted = count_flops(run)[1]
+        yield deviation(f"unifork_drawing/released_sizes/{name}_flops_off_formula", counted, formula(config, few))
+    whole = Load(16, config.num_image_codes, 32)
+    ratio = released_flops(config, whole) / cached_flops(config, whole)
+    note = f"by formula, {whole.images} images of {whole.positions} positions"
+    yield Figure("unifork_drawing/released_sizes/flop_ratio", ratio, "x", at_least=FLOP_FLOOR, note=note)
 
 
 def cached_flops(config: UniForkConfig, load: Load) -> float:
@@ -156,7 +159,7 @@ def _slots_flops(sizes: DepthTransformerSizes, calls: Sequence[tuple[int, int]])
     around = 4 * width * inner if inner != width else 0
     layer = around + 8 * inner**2 + 4 * MLP_RATIO * width**2
     slots = sum(new for new, _ in calls)
-    first = len(calls) if slots > len(calls) else 1  # each call begins with the hidden state, or the first alone
+    first = sum(new == seen for new, seen in calls)  # what nothing came before begins with the hidden state
     entering = 2 * width * (first * sizes.hidden_size + (slots - first) * sizes.code_channels)
     attended = 4 * inner * sum(new * seen for new, seen in calls)
     classified = 2 * len(calls) * width * sizes.codebook_size

@@ -83,7 +83,7 @@ def test_ranks_share_the_units_and_another_number_of_ranks_goes_on(tmp_path: Pat
     halves = [Doubling(), Doubling()]
     for rank, half in reversed(list(enumerate(halves))):
         lonely = Ranks(rank=rank, world_size=2)
-        object.__setattr__(lonely, "gather", lambda lines: lines)  # one after the other here, so none to wait for
+        object.__setattr__(lonely, "gather", lambda lines, at: lines)  # one after the other here, so none to wait for
         object.__setattr__(lonely, "together", Ranks().together)
         run_step(half, output, lonely)
     assert [sorted(half.worked) for half in halves] == [["u0", "u2", "u4"], ["u1", "u3"]]

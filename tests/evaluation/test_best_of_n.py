@@ -143,7 +143,7 @@ def test_prompts_are_dealt_out_to_ranks_whole(few: Path, tmp_path: Path) -> None
     chosen = options(few, tmp_path)
 
     class Two(Ranks):
-        def gather(self, failures: list[str]) -> list[str]:
+        def gather(self, failures: list[str], *, at: str) -> list[str]:
             return failures
 
     raters = [Rater(few), Rater(few)]

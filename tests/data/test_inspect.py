@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.annotation.test_image_codes import unifork_config, write_records
 from tests.data.archives import captioned, png, write_tar
 from tests.world import TinyWorld
 from unigen.cli.main import main
@@ -100,26 +98,3 @@ def test_no_weights_are_needed(tiny_world: TinyWorld, tmp_path: Path) -> None:
     model = {"image_tokenizer": "shapes-magvitv2", "vision_tower": "shapes-siglip", "pretrained": None}
     inspect(tiny_world.config(tmp_path, "sft", model=model), tmp_path / "rows.html")
     assert "<svg" in (page := (tmp_path / "rows.html").read_text(encoding="utf-8")) or "data:image" in page
-
-
-def test_rows_of_unifork_show_class_folders_captions_and_conversations(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    """Images to be read are shown padded where they are no squares; a record that cannot be used is named."""
-    sources = write_records(tmp_path)
-    Image.new("RGB", (48, 16), (200, 0, 0)).save(tmp_path / "root" / "datasets" / "net" / "fox" / "0.png")
-    config = unifork_config(
-        tiny_world,
-        tmp_path,
-        sources,
-        root=str(tmp_path / "root"),
-        lanes=1,
-        samples_per_step={"t2i": 24, "mmu": 48},
-    )
-    page = inspect(config, tmp_path / "rows.html", "--num-rows", "40")
-    text = "".join(text for _, text in pieces(page))
-    for words in ("A field, fox/1.png.", "What is 9?", "USER:", "4 × 4 codes"):
-        assert words in text, words
-    assert "as it was read, 48 × 16" in page
-    assert "missing image" in page
-    for row in page.split("Who sees whom")[:-1]:
-        tasks = set(re.findall(r'<h3><span class="badge">(\w+)</span>', row))
-        assert tasks in ({"t2i"}, {"mmu"}), "a row goes through one branch"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.data.archives import png, question, write_jsonl
 from tests.tiny_unifork import save_tiny_rqvae
 from tests.training.steps import first_step
 from tests.world import SOURCES, TinyWorld, command, metrics, quiet_environment, train, weights
@@ -19,6 +20,7 @@ from unigen.config.folders import weights_hash
 from unigen.data.codes import SUFFIX, read_shard
 from unigen.models.image_tokenizers.registry import load_image_tokenizer
 
+BOTH = {"t2i": 4, "mmu": 4}
 READING = {name: SOURCES[name] for name in ("draw", "read", "text")}
 
 
@@ -283,19 +285,25 @@ def test_the_dry_run_leaves_out_the_image_tokenizer_of_codes(
     assert flops[0]["language_model"] == flops[1]["language_model"]
 
 
+def unifork_config(
+    tiny_world: TinyWorld, folder: Path, sources: dict[str, Any], samples_per_step: dict[str, int] = BOTH, **data: Any
+) -> Path:
+    """A run of UniFork on sources of both tasks."""
+    save_tiny_rqvae(folder / "rqvae")
+    fork = {"depth_transformer": {"attention_width": 16, "num_heads": 2, "num_layers": 1}}
+    names = {"image_tokenizer": folder / "rqvae", "language_model": tiny_world.root / "checkpoints" / "tiny-qwen2"}
+    return tiny_world.config(
+        folder / "images",
+        model={"family": "unifork", "fork": fork, **{name: str(place) for name, place in names.items()}},
+        data={"sources": sources, **data},
+        training={"tokens_per_row": 640, "steps": 3, "samples_per_step": samples_per_step},
+    )
+
+
 def test_unifork_trains_the_same_from_codes_of_cropped_and_of_padded_images(
     tiny_world: TinyWorld, tmp_path: Path
 ) -> None:
-    save_tiny_rqvae(tmp_path / "rqvae")
-    sources = {name: SOURCES[name] for name in ("draw", "read")}
-    fork = {"depth_transformer": {"attention_width": 16, "num_heads": 2, "num_layers": 1}}
-    model = {"family": "unifork", "image_tokenizer": str(tmp_path / "rqvae"), "fork": fork}
-    sections = {
-        "model": model,
-        "data": {"sources": sources},
-        "training": {"tokens_per_row": 640, "steps": 3, "samples_per_step": {"t2i": 3, "mmu": 3, "lm": 0}},
-    }
-    config = tiny_world.config(tmp_path / "images", **sections)
+    config = unifork_config(tiny_world, tmp_path, {name: SOURCES[name] for name in ("draw", "read")})
     assert encode(config, tmp_path / "codes") == 0
     padded = [shard for shard in shards(tmp_path / "codes") if shard.name.endswith(f".padded{SUFFIX}")]
     assert len(padded) == len(shards(tmp_path / "codes")) // 2
@@ -305,3 +313,59 @@ def test_unifork_trains_the_same_from_codes_of_cropped_and_of_padded_images(
     assert train(tmp_path / "codes" / "test.yaml", f"experiment.output_dir={tmp_path / 'coded'}") == 0
     first, second = (weights(folder) for folder in (tmp_path / "images" / "run", tmp_path / "coded"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_unifork_trains_the_same_from_codes_of_class_folders_captions_and_conversations(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    """With texts about no image, about two, a file that is read twice, and records that cannot be used."""
+    config = unifork_config(
+        tiny_world, tmp_path, write_records(tmp_path), lanes=2, max_bad_fraction=0.5, root=str(tmp_path / "root")
+    )
+    assert encode(config, tmp_path / "codes", "training.steps=12") == 0
+    shutil.rmtree(tmp_path / "root" / "datasets" / "net")
+    assert train(tmp_path / "codes" / "test.yaml", f"experiment.output_dir={tmp_path / 'coded'}") == 0
+    write_records(tmp_path)
+    assert train(config, "training.steps=12") == 0
+    first, second = (weights(folder) for folder in (tmp_path / "images" / "run", tmp_path / "coded"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    images, codes = (metrics(folder)[-1] for folder in (tmp_path / "images" / "run", tmp_path / "coded"))
+    bad = {name: count for name, count in images.items() if name.startswith("data/bad/")}
+    assert set(bad) == {"data/bad/missing_image", "data/bad/bad_conversation", "data/bad/cjk_caption"}
+    assert bad == {name: count for name, count in codes.items() if name.startswith("data/bad/")}
+
+
+def test_records_that_changed_are_encoded_again_and_others_kept(
+    tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {name: source for name, source in write_records(tmp_path).items() if name in ("net", "talk")}
+    config = unifork_config(tiny_world, tmp_path, sources, lanes=2, root=str(tmp_path / "root"))
+    talks = tmp_path / "root" / "datasets" / "talks.jsonl"
+    for added, expected in (("", (5, 0)), ("", (0, 5)), (json.dumps(question(30, "fox/0.png")) + "\n", (2, 3))):
+        talks.write_text(talks.read_text() + added)
+        assert encode(config, tmp_path / "codes", "--json") == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed["num_written"], printed["num_kept"]) == expected
+
+
+def write_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Class folders, captions and conversations below `folder/root/datasets`, and their sources."""
+    root = folder / "root" / "datasets"
+    for number, name in enumerate(("fox", "owl", "old oak")):
+        (root / "net" / name).mkdir(parents=True, exist_ok=True)
+        for image in range(4):
+            (root / "net" / name / f"{image}.png").write_bytes(png(10 * number + image))
+    pictures = [f"{name}/{image}.png" for name in ("fox", "owl") for image in range(4)]
+    captions = [{"image": image, "caption": f"A field, {image}."} for image in pictures]
+    captions += [{"image": "fox/9.png", "caption": "Nothing."}, {"image": "owl/1.png", "caption": "\u7ea2\u8272"}]
+    write_jsonl(root / "captions" / "0.txt", captions)
+    talks: list[Any] = [question(number, image) for number, image in enumerate(pictures)]
+    talks += [question(8), question(9, ["owl/1.png", "fox/2.png"]), {"image": "owl/1.png", "conversations": []}]
+    write_jsonl(root / "talks.jsonl", talks)
+    (root / "talks.json").write_text('{"mine": {"annotation": "talks.jsonl", "root": "net", "repeat_time": 2}}')
+    return {
+        "net": {"format": "imagefolder", "task": "t2i", "paths": ["net"]},
+        "web": {"format": "captions", "task": "t2i", "paths": ["captions"], "images": "net", "skip_cjk": True},
+        "describe": {"format": "imagefolder", "task": "mmu", "paths": ["net"]},
+        "talk": {"format": "conversations", "task": "mmu", "paths": ["talks.json"]},
+    }

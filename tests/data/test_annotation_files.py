@@ -69,6 +69,15 @@ def test_a_wrong_entry_is_named(root: Path, entry: dict[str, Any], said: str) ->
         source(root, {"a": entry})
 
 
+def test_an_entry_without_its_file_and_a_broken_meta_file_are_no_records(root: Path) -> None:
+    with pytest.raises(DataError, match="annotation and root of 'b' must be paths"):
+        source(root, {"a": {"annotation": "first.jsonl", "root": "first"}, "b": {"root": "second"}})
+    (root / "datasets/broken.json").write_text('{\n "a": {"annotation": "first.jsonl",}\n}\n')
+    config = SourceConfig("mmu", "conversations", ["broken.json"])
+    with pytest.raises(DataError, match=r"broken.json is neither a meta file nor one record a line: .*line 2"):
+        open_source("talk", config, DataConfig(root=str(root)), 0)
+
+
 def test_a_json_file_of_one_record_a_line_is_no_meta_file(root: Path) -> None:
     lines = (root / "datasets/first.jsonl").read_text()
     (root / "datasets/lines.json").write_text(lines)

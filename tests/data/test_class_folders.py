@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.archives import png
 from unigen.config.schema import DataConfig, SourceConfig
-from unigen.data.captions import load_class_templates
+from unigen.data.captions import class_sentence, load_class_templates
 from unigen.data.draws import Draws
 from unigen.data.faults import SampleRefused
 from unigen.data.records import Part
@@ -70,6 +70,12 @@ def test_names_and_templates_may_be_ones_own(root: Path) -> None:
     for names in ("names.json", "names.txt"):
         found = samples(source(root, class_names=names, class_templates=str(root / "templates.json")))
         assert [sample.text for sample in found.values()] == ["only the fox", "only the cat", "only the cat"]
+
+
+def test_a_vowel_takes_its_article() -> None:
+    assert class_sentence("a photo of a {}.", "red fox") == "a photo of a red fox."
+    assert class_sentence("a photo of a {}.", "old fox") == "a photo of an old fox."
+    assert class_sentence("the {} here", "owl") == "the owl here"
 
 
 def test_wrong_names_templates_and_folders_are_said_before_anything_is_read(root: Path) -> None:

@@ -88,6 +88,26 @@ def test_samples_that_could_not_be_encoded_keep_their_place_and_are_refused(tmp_
         shard.decode(found[2], Draws(0, "", 0))
 
 
+def test_samples_may_have_no_image_or_several(tmp_path: Path) -> None:
+    talk = b'{"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "This."}]}'
+    shard = CodeShard(
+        spec=SPEC,
+        source="",
+        codes_NKI=np.arange(6, dtype=np.uint16).reshape(3, 1, 2),
+        keys=Strings.of([b"a.jsonl/0", b"a.jsonl/1", b"b.jsonl/0"]),
+        columns={"text": Strings.of([b""] * 3), "json": Strings.of([talk] * 3)},
+        image_ends=[2, 2, 3],
+    )
+    shard.save(tmp_path / f"a{SUFFIX}")
+    config = SourceConfig("mmu", "codes", [str(tmp_path)], conversations_key="conversations")
+    opened = CodeSource("talk", config, DataConfig(), SPEC)
+    records = [entry for entry in opened.read(0, Part(), 0) if isinstance(entry, Record)]
+    assert [record.key for record in records] == ["talk/a.jsonl/0", "talk/a.jsonl/1", "talk/b.jsonl/0"]
+    found = [[codes.tolist() for codes in opened.decode(record, Draws(0, "", 0)).codes] for record in records]
+    assert found == [[[[0, 1]], [[2, 3]]], [], [[[4, 5]]]]
+    assert opened.num_samples() == 3
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [

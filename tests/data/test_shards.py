@@ -226,6 +226,17 @@ def test_a_conversation_may_come_from_the_json_with_all_its_turns(tmp_path: Path
     assert found[1:] == ["bad_conversation", "missing_key"]
 
 
+def test_the_text_may_be_the_name_of_a_class(tmp_path: Path) -> None:
+    (tmp_path / "templates.json").write_text('["it is a {}."]')
+    write_tar(
+        tmp_path / "datasets/set/0.tar", [("a", {"jpg": png(1), "txt": b"owl\n"}), ("b", {"jpg": png(1), "txt": b" "})]
+    )
+    source = webdataset(tmp_path, class_templates=str(tmp_path / "templates.json"))
+    found = [decode(source, entry) for entry in source.read(0, Part(), 0)]
+    assert found[0].text == "it is an owl."
+    assert found[1] == "empty_caption"
+
+
 def test_every_kind_of_bad_sample_has_its_own_cause(tmp_path: Path) -> None:
     samples = [
         ("a", {"png": png(1, side=128), "txt": b"enormous, for this config"}),

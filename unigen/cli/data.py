@@ -66,7 +66,14 @@ def inspect(config_file: str, overrides: tuple[str, ...], output: Path, num_rows
         preparer = build_row_preparer(config)
         step = read(preparer)
         tokens = config.training.tokens_per_row
-        page = write_page(step, preparer.template.tokenizer, title=title, tokens_per_row=tokens, num_rows=num_rows)
+        page = write_page(
+            step,
+            preparer.template.tokenizer,
+            title=title,
+            tokens_per_row=tokens,
+            num_rows=num_rows,
+            draws_apart=config.model.family == "unifork",
+        )
     else:
         step = read(build_image_preparer(config))
         page = write_image_page(step, title=title, num_images=num_rows)

@@ -54,7 +54,11 @@ def find_annotations(config: SourceConfig, root: str | Path) -> list[AnnotationF
 
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
-    """The content of a meta file, None of a file of records."""
+    """The content of a meta file, None of a file of records.
+
+    Raises:
+        DataError: an object over several lines that is not JSON.
+    """
     if path.suffix != ".json" or path.stat().st_size > _LARGEST_META_FILE:
         return None
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -63,17 +67,21 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         file.seek(0)
         try:
             content = json.load(file)
-        except ValueError:  # one record a line
-            return None
-    is_meta = all(isinstance(entry, dict) and "annotation" in entry for entry in content.values())
-    return content if content and is_meta else None
+        except ValueError as error:
+            file.seek(0)
+            if file.readline().strip().endswith("}"):  # one record a line
+                return None
+            raise DataError(f"{path} is neither a meta file nor one record a line: {error}") from error
+    entries = [entry for entry in content.values() if isinstance(entry, dict)]
+    is_meta = len(entries) == len(content) and any("annotation" in entry for entry in entries)
+    return content if is_meta else None
 
 
 def _of_entry(name: str, entry: dict[str, Any], meta: Path, base: Path) -> Iterator[AnnotationFile]:
-    annotation, images, times = entry["annotation"], entry.get("root", ""), entry.get("repeat_time", 1)
+    annotation, images, times = entry.get("annotation"), entry.get("root", ""), entry.get("repeat_time", 1)
     if not isinstance(annotation, str) or not isinstance(images, str):
         raise DataError(f"{meta}: annotation and root of {name!r} must be paths")
-    if not isinstance(times, int | float) or not 0 < times < math.inf:
+    if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < math.inf:
         raise DataError(f"{meta}: repeat_time of {name!r} is {times!r}; give a number above 0")
     for path in expand_files([str(meta.parent / annotation)], base.parent, SUFFIXES):
         for number in range(math.ceil(times)):

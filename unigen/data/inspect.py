@@ -131,11 +131,23 @@ def _rows(seen: SeenSample) -> list[SeenSample]:
 
 
 def write_page(
-    step: SeenStep, tokenizer: PreTrainedTokenizerBase, *, title: str, tokens_per_row: int, num_rows: int
+    step: SeenStep,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    title: str,
+    tokens_per_row: int,
+    num_rows: int,
+    draws_apart: bool = False,
 ) -> str:
-    """The HTML of the page: `num_rows` packed rows of the step, those that bring another task first."""
-    packed = pack([seen.sample.document.length for seen in step.samples], tokens_per_row)
-    rows = [[step.samples[index] for index in row] for row in packed]
+    """The HTML of the page: `num_rows` packed rows of the step, those that bring another task first.
+
+    Args:
+        draws_apart: whether what is drawn has rows of its own, as UniFork's branches have.
+    """
+    groups = [step.samples]
+    if draws_apart:
+        groups = [[seen for seen in step.samples if (seen.raw.task == "t2i") == is_drawn] for is_drawn in (True, False)]
+    rows = [row for group in groups for row in _packed(group, tokens_per_row)]
     lengths = [seen.sample.document.length for seen in step.samples]
     facts = {
         "samples": Counter(seen.raw.task for seen in step.samples),
@@ -149,6 +161,11 @@ def write_page(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     shown = [_see_row(row, tokenizer) for row in _varied(rows)[:num_rows]]
     return template.render(title=title, facts=facts, rows=shown, faults=step.faults, colours=_css_colours())
+
+
+def _packed(samples: Sequence[SeenSample], tokens_per_row: int) -> list[list[SeenSample]]:
+    packed = pack([seen.sample.document.length for seen in samples], tokens_per_row)
+    return [[samples[index] for index in row] for row in packed]
 
 
 def _varied(rows: list[list[SeenSample]]) -> list[list[SeenSample]]:

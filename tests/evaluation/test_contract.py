@@ -16,9 +16,9 @@ from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import BENCHMARKS, find_benchmarks, require_support
 from unigen.evaluation.elsewhere import ImageFolder
-from unigen.evaluation.families import IMAGES, UNIGEN, family_of
+from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN, family_of
 from unigen.evaluation.job import Job, Options
-from unigen.evaluation.released_layout import link_released_names
+from unigen.evaluation.released_layout import link_released_names, settings_name
 from unigen.evaluation.run import evaluate
 
 SHAPES = find_benchmarks(["geneval_shapes"])
@@ -43,8 +43,8 @@ def test_the_table_of_support_is_what_the_benchmarks_say(capsys: pytest.CaptureF
 
 
 def test_the_names_of_the_readmes_are_aliases() -> None:
-    names = ["dpgbench", "dpg-bench", "mjhq", "mjhq30k", "mjhq-fid", "cot-gen", "cot-dpg", "geneval", "lmms"]
-    found = ["dpg", "mjhq_fid", "geneval_cot", "dpg_cot", "geneval", "lmms"]
+    names = ["dpgbench", "dpg-bench", "mjhq", "mjhq30k", "mjhq-fid", "cot-gen", "cot-dpg", "geneval", "lmms", "seed"]
+    found = ["dpg", "mjhq_fid", "geneval_cot", "dpg_cot", "geneval", "lmms", "seed_bench"]
     assert [benchmark.name for benchmark in find_benchmarks(names)] == found
 
 
@@ -172,13 +172,20 @@ def test_a_failed_benchmark_takes_no_score_from_the_others_and_loses_its_own(
     assert {"git_commit", "has_uncommitted_changes", "float32_matmul_precision", "is_deterministic"} <= set(manifest)
 
 
+def test_folders_are_named_after_the_settings_that_a_family_has() -> None:
+    assert settings_name(DrawingConfig(), UNIGEN) == "step50_scale6"
+    assert settings_name(DrawingConfig(steps=16, guidance_scale=1.5), UNIGEN) == "step16_scale1.5"
+    assert settings_name(DrawingConfig(), UNIFORK) == "scale4"
+    assert settings_name(DrawingConfig(guidance_scale=0), UNIFORK) == "scale0"
+
+
 def test_released_folder_names_are_links_to_ours(tmp_path: Path) -> None:
     for folder in ("geneval/images/00000", "dpg/grids-released", "lmms"):
         (tmp_path / folder).mkdir(parents=True)
     options = Options(output=tmp_path, drawing=DrawingConfig(steps=16), dpg=DpgConfig(grid="released"))
     found = find_benchmarks(["geneval", "dpg", "lmms", "cot-dpg"])
     for _ in range(2):
-        links = link_released_names(found, options)
+        links = link_released_names(found, options, UNIGEN)
     assert [str(link.relative_to(tmp_path)) for link in links] == [
         "geneval/t2i_samples_step16_scale6",
         "dpg_bench/dpg_bench_step16_scale6",
@@ -189,4 +196,4 @@ def test_released_folder_names_are_links_to_ours(tmp_path: Path) -> None:
     links[2].unlink()
     links[2].mkdir()
     with pytest.raises(EvaluationError, match="is no link"):
-        link_released_names(found, options)
+        link_released_names(found, options, UNIGEN)

@@ -170,7 +170,7 @@ def command(
         if outcome.results is not None:
             evaluations[label] = outcome.results
             if released_layout:
-                link_released_names(wanted, options)
+                link_released_names(wanted, options, outcome.results["manifest"]["model"]["family"])
     if evaluations:
         write_comparison(evaluations, output, writes_json=len(labels) > 1)
         _report(evaluations, output, as_json)

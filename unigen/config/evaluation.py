@@ -165,7 +165,8 @@ class AlignmentConfig:
 
 @dataclass(frozen=True)
 class QuestionFileConfig:
-    """Where the files of a benchmark of the LLaVA 1.5 protocol lie; null takes its place under `playground/data/eval`."""
+    """Where the files of a benchmark of the LLaVA 1.5 protocol lie; null takes its place under `playground/data/eval`, which is
+    looked for here and below the data root."""
 
     questions: str | None = None
     """JSONL of `question_id`, `image`, `text`, perhaps `category`."""

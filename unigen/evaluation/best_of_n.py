@@ -25,9 +25,9 @@ from unigen.evaluation.elsewhere import ImageFolder
 from unigen.evaluation.families import IMAGES
 from unigen.evaluation.items import expand
 from unigen.evaluation.job import DrawingBenchmark, DrawnPrompt, Job
+from unigen.evaluation.released_layout import settings_name
 from unigen.evaluation.verifier_quality import verifier_quality
 from unigen.generation.best_of_n import BestOf, BestOfN, Candidate, Prompt, Rater, Rating, Selection
-from unigen.generation.maskgit import MaskGitSettings
 from unigen.rewards.prompt_questions import read_item_questions
 from unigen.rewards.verifier import STYLES, Style, Verifier
 
@@ -141,10 +141,8 @@ class Work:
     @property
     def candidates(self) -> Path:
         """Folder of all candidates, named as in the released evaluation."""
-        drawing = self.job.options.drawing
-        steps = MaskGitSettings.steps if drawing.steps is None else drawing.steps
-        scale = MaskGitSettings.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
-        return self.job.folder / f"t2i_samples_step{steps}_scale{scale:g}"
+        settings = settings_name(self.job.options.drawing, str(self.job.model.get("family")))
+        return self.job.folder / f"t2i_samples_{settings}"
 
     def folder(self, selection: str) -> Path:
         """Where the images of a selection lie, in the benchmark's own layout."""

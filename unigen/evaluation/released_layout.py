@@ -5,20 +5,33 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from unigen.config.evaluation import DrawingConfig
 from unigen.errors import EvaluationError
+from unigen.evaluation.families import UNIFORK
 from unigen.evaluation.job import Benchmark, Options
 from unigen.generation.maskgit import MaskGitSettings
+from unigen.generation.next_position import NextPositionSettings
 
 
-def link_released_names(benchmarks: Sequence[Benchmark], options: Options) -> list[Path]:
+def settings_name(drawing: DrawingConfig, family: str) -> str:
+    """How the released evaluation names folders of drawings by these settings; UniFork has no steps to name."""
+    kind = NextPositionSettings if family == UNIFORK else MaskGitSettings
+    scale = kind.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
+    steps = MaskGitSettings.steps if drawing.steps is None else drawing.steps
+    return f"scale{scale:g}" if family == UNIFORK else f"step{steps}_scale{scale:g}"
+
+
+def link_released_names(benchmarks: Sequence[Benchmark], options: Options, family: str) -> list[Path]:
     """Make the links of these benchmarks below the output folder; returns them.
 
+    Args:
+        family: of the model that drew.
     Raises:
         EvaluationError: something else has that name.
     """
     links = []
     for benchmark in benchmarks:
-        for name, target in _names(benchmark.name, options).items():
+        for name, target in _names(benchmark.name, options, family).items():
             link = options.output / name
             if (options.output / target).exists():
                 _link(link, options.output / target)
@@ -26,11 +39,9 @@ def link_released_names(benchmarks: Sequence[Benchmark], options: Options) -> li
     return links
 
 
-def _names(benchmark: str, options: Options) -> dict[str, str]:
+def _names(benchmark: str, options: Options, family: str) -> dict[str, str]:
     """Released name -> our name, both below the output folder."""
-    steps = options.drawing.steps or MaskGitSettings.steps
-    scale = MaskGitSettings.guidance_scale if options.drawing.guidance_scale is None else options.drawing.guidance_scale
-    settings = f"step{steps}_scale{scale:g}"
+    settings = settings_name(options.drawing, family)
     names = {
         "geneval": {f"geneval/t2i_samples_{settings}": "geneval/images"},
         "dpg": {f"dpg_bench/dpg_bench_{settings}": f"dpg/grids-{options.dpg.grid}"},

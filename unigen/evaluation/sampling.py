@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drawing the prompts of a benchmark into its layout, without scoring: what is there already is kept."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from unigen.data.json_files import write_lines
 from unigen.data.whole_files import whole_file
 from unigen.evaluation.fid.mjhq import Prompt
+from unigen.evaluation.geneval.drawing import METADATA_NAME, image_path
 from unigen.evaluation.items import expand
 from unigen.generation.pipeline import DrawRequest, Pipeline
 from unigen.generation.png import is_whole_image, write_png
@@ -32,11 +33,7 @@ def geneval_drawings(
 ) -> list[Drawing]:
     """GenEval's layout, `<prompt, 5 digits>/samples/<image, 5 digits>.png`, with the seeds of the benchmark `geneval`."""
     return [
-        Drawing(
-            output / f"{item.index:05d}" / "samples" / f"{item.sample:05d}.png",
-            f"{entries[item.index]['prompt']}{suffix}",
-            item.seed,
-        )
+        Drawing(output / image_path(item), f"{entries[item.index]['prompt']}{suffix}", item.seed)
         for item in expand("geneval", len(entries), num_images, seed)
     ]
 
@@ -45,8 +42,7 @@ def finish_geneval(entries: Sequence[dict[str, Any]], output: Path, num_images: 
     """Beside the samples of each prompt its line, `metadata.jsonl`, and all of them in one row, `grid.png`."""
     for index, entry in enumerate(entries):
         folder = output / f"{index:05d}"
-        with whole_file(folder / "metadata.jsonl") as partial:
-            partial.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+        write_lines([entry], folder / METADATA_NAME)
         images = [Image.open(folder / "samples" / f"{sample:05d}.png") for sample in range(num_images)]
         width, height = images[0].size
         grid = Image.new("RGB", (width * num_images, height))

@@ -2,7 +2,7 @@
 """A loaded model that draws and reads, whatever its family: what the commands, the benchmarks and users' scripts call."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unigen.config.folders import weights_hash
 from unigen.errors import CheckpointError, ConfigError
 from unigen.generation.seeds import image_seed
 from unigen.generation.steps import Decoding
@@ -125,21 +124,6 @@ class Pipeline(ABC):
         """The answer to one question about one or several images."""
         seen = (images,) if isinstance(images, Image.Image) else tuple(images)
         return next(iter(self.ask_requests([AskRequest(question, seen, tuple(history))], **settings)))
-
-
-def describe_model(name: str, model: Any, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """What `Pipeline.describe` says of a model that draws codes; `folders` hold the weights of its parts."""
-    config = model.config
-    return {
-        "model": name,
-        "family": config.model_type,
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "image_resolution": config.image_resolution,
-        "num_image_codes": config.num_image_codes,
-        "dtype": str(model.dtype),
-        "device": str(model.device),
-        "weights": {part: weights_hash(folder) for part, folder in folders.items()},
-    }
 
 
 def settings_of(family: str, kind: type[Any], given: dict[str, Any]) -> Any:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TypeVar
 
-from unigen.data.batch import Sample
+import torch
+from torch import Tensor
+
+from unigen.data.batch import Batch, Sample
+from unigen.generation.autoregressive import Reader, ReadRows, read_behind, read_rows
 from unigen.sequence.layout import Document, Kind, Segment, Visibility, text
 
 if TYPE_CHECKING:
@@ -83,6 +87,26 @@ def share_beginnings(groups: Sequence[Sequence[ReadingRow]]) -> SharedRows:
         shared.index.extend([number] * len(group))
         shared.texts.extend(list(ids[common:]) for ids in words)
     return shared
+
+
+def read_groups(
+    model: Reader,
+    groups: Sequence[Sequence[ReadingRow]],
+    prepare: Callable[[Sequence[Sample]], tuple[Batch, Tensor | None]],
+    num_new: int = 0,
+) -> ReadRows:
+    """Read rows, given as groups of rows with the same images; what a group begins with is read once.
+
+    Args:
+        prepare: one sample a row -> what `read_rows` takes, on the model's device.
+        num_new: tokens to be written behind the rows.
+    """
+    if all(len(group) == 1 for group in groups):
+        return read_rows(model, *prepare([row.sample for group in groups for row in group]), num_new)
+    shared = share_beginnings(groups)
+    rows = read_rows(model, *prepare(shared.beginnings))
+    index_B = torch.tensor(shared.index, device=rows.ends_B.device)
+    return read_behind(model, rows, index_B, shared.texts, num_new)
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:

@@ -17,17 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 from unigen.config.folders import find_model
 from unigen.data.batch import Batch, CodeImage, Sample, collate
-from unigen.data.images import padded_pixels, square_pixels
+from unigen.data.images import padded_pixels
 from unigen.errors import CheckpointError
-from unigen.generation.autoregressive import ReadRows, TextSettings, read_behind, read_rows, text_logits, write_text
+from unigen.generation.autoregressive import ReadRows, read_rows
+from unigen.generation.code_pipeline import CodePipeline, images_of
 from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.next_position import BranchReader, NextPositionSettings, draw_positions
-from unigen.generation.pipeline import AskRequest, DrawRequest, Pipeline, describe_model, in_batches, settings_of
+from unigen.generation.pipeline import AskRequest, DrawRequest, in_batches, settings_of
 from unigen.generation.seeds import uniform_noise
-from unigen.generation.shared_reading import answer_in_batches, by_images, share_beginnings
 from unigen.generation.steps import Decoding
-from unigen.generation.unigen import images_of
-from unigen.generation.yes_no import num_states, probabilities_of_yes, yes_no_rows
 from unigen.models.checkpoints import load_tokenizer
 from unigen.models.image_tokenizers.registry import load_image_tokenizer
 from unigen.models.image_tokenizers.rqvae_siglip import RqVaeSiglip
@@ -54,14 +52,14 @@ def unifork_template(config: UniForkConfig, tokenizer: PreTrainedTokenizerBase) 
 
 
 @dataclass
-class UniForkPipeline(Pipeline):
+class UniForkPipeline(CodePipeline):
+    family = "UniFork"
+
     model: UniFork
     tokenizer: PreTrainedTokenizerBase
     image_tokenizer: RqVaeSiglip
-    tells_probabilities = True
     name: str = ""
     decoding: Decoding = "auto"
-    """How the steps of drawing and writing are run."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Where its weights were read from: `model`, and `image_tokenizer` where that is not inside of it."""
 
@@ -88,9 +86,6 @@ class UniForkPipeline(Pipeline):
     def template(self) -> UniForkTemplate:
         return unifork_template(self.model.config, self.tokenizer)
 
-    def describe(self) -> dict[str, Any]:
-        return describe_model(self.name, self.model, self.folders)
-
     def draw_requests(
         self,
         requests: Iterable[DrawRequest],
@@ -100,7 +95,7 @@ class UniForkPipeline(Pipeline):
         **settings: Any,
     ) -> Iterator[Image.Image]:
         self._require("generation", "draw")
-        chosen = settings_of("UniFork", NextPositionSettings, settings)
+        chosen = settings_of(self.family, NextPositionSettings, settings)
         unconditional = self.template.draw_prompt(chosen.negative_prompt)
         codebook_KC = self.image_tokenizer.quantizer.codebook_KC.to(self.model.dtype)
         shape = (self.model.config.num_image_codes, self.image_tokenizer.depth)
@@ -113,56 +108,6 @@ class UniForkPipeline(Pipeline):
             # One by one: convolutions round differently in batches of other sizes, and the same seed has to give the same file.
             for codes_1SP in codes_BSP.split(1):
                 yield from images_of(self.image_tokenizer.decode(codes_1SP))
-
-    def num_beyond_row(self, prompt: str) -> int:
-        config = self.model.config
-        return max(0, len(self.template.draw_prompt(prompt)) + config.num_image_codes + 2 - config.row_length)
-
-    def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
-        self._require("understanding", "answer")
-        chosen = settings_of("UniFork", TextSettings, settings)
-        stop_id = self.tokenizer.convert_tokens_to_ids(STOP)
-        assert isinstance(stop_id, int)
-        reader = BranchReader(self.model, "understanding")
-
-        def answer(batch: list[AskRequest]) -> list[str]:
-            rows, features_KC = self._rows_and_features([self._row(request) for request in batch])
-            seeds, size = [request.seed for request in batch], len(self.tokenizer)
-            written = write_text(reader, rows, features_KC, stop_id, size, chosen, seeds, self.decoding)
-            return [str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in written]
-
-        return answer_in_batches(requests, batch_size, answer)
-
-    def yes_probabilities(self, requests: Iterable[AskRequest], *, batch_size: int = 16) -> Iterator[float]:
-        self._require("understanding", "answer")
-        return answer_in_batches(requests, batch_size, self._yes_probabilities)
-
-    @torch.no_grad()
-    def _yes_probabilities(self, batch: list[AskRequest]) -> list[float]:
-        groups = [
-            [yes_no_rows(partial(self._begun_row, one), one.answer_start) for one in group]
-            for group in by_images(batch)
-        ]
-        shared = share_beginnings([[one.row for found in group for one in found] for group in groups])
-        reader, index_B = (
-            BranchReader(self.model, "understanding"),
-            torch.tensor(shared.index, device=self.model.device),
-        )
-        rows = read_behind(reader, self._read(shared.beginnings, "understanding"), index_B, shared.texts)
-        flat = [found for group in groups for found in group]
-        hidden_MD = rows.last_states(num_states(flat))
-        return probabilities_of_yes(flat, text_logits(reader, hidden_MD, len(self.tokenizer)).cpu())
-
-    def _begun_row(self, request: AskRequest, answer_start: str) -> Sample:
-        return self._row(replace(request, answer_start=answer_start))
-
-    def reconstruct(self, images: Sequence[Image.Image], *, batch_size: int = 16) -> list[Image.Image]:
-        found: list[Image.Image] = []
-        for batch in in_batches(images, batch_size):
-            pixels = [square_pixels(image.convert("RGB"), self.model.config.image_resolution) for image in batch]
-            pixels_B3HW = torch.stack(pixels).to(self.model.device)
-            found += images_of(self.image_tokenizer.decode(self.image_tokenizer.encode(pixels_B3HW)))
-        return found
 
     @property
     def layer_ways(self) -> tuple[str, ...]:
@@ -184,9 +129,20 @@ class UniForkPipeline(Pipeline):
             ids = template.running_text(one)
             return text_row(ids, range(1, len(ids)))
         if branch == "understanding":
-            return image_row(self._row(AskRequest("", (one,))))
-        pixels = square_pixels(one.convert("RGB"), self.model.config.image_resolution)
-        return image_row(Sample("", Document(0, template.draw("", supervised=False)), (CodeImage(pixels),)))
+            return image_row(self._preparation((one,))(AskRequest(""), ""))
+        drawn = Document(0, template.draw("", supervised=False))
+        return image_row(Sample("", drawn, (CodeImage(self._square(one)),)))
+
+    @property
+    def _reader(self) -> BranchReader:
+        self._require("understanding", "answer")
+        return BranchReader(self.model, "understanding")
+
+    @property
+    def _stop_id(self) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(STOP)
+        assert isinstance(found, int)
+        return found
 
     def _read(self, samples: Sequence[Sample], branch: Branch) -> ReadRows:
         rows, features_KC = self._rows_and_features(samples)
@@ -197,10 +153,13 @@ class UniForkPipeline(Pipeline):
         rows = collate([[sample] for sample in samples]).to(self.model.device)
         return replace(rows, feature_slots_K=rows.code_slots_NI.flatten()), self._features(rows.code_images)
 
-    def _row(self, request: AskRequest) -> Sample:
-        shown = [padded_pixels(image.convert("RGB"), self.model.config.image_resolution) for image in request.images]
-        segments = self.template.question(request.history, request.question, len(shown), request.answer_start)
-        return Sample("", Document(0, segments), tuple(CodeImage(pixels) for pixels in shown))
+    def _preparation(self, images: Sequence[Image.Image]) -> Callable[[AskRequest, str], Sample]:
+        side = self.model.config.image_resolution
+        return partial(self._row, tuple(CodeImage(padded_pixels(image.convert("RGB"), side)) for image in images))
+
+    def _row(self, images: tuple[CodeImage, ...], request: AskRequest, answer: str) -> Sample:
+        segments = self.template.question(request.history, request.question, len(images), answer)
+        return Sample("", Document(0, segments), images)
 
     @torch.no_grad()
     def _features(self, images: Sequence[Tensor]) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from unigen.data.batch import Batch
-from unigen.models.unigen import UniGen
+from unigen.generation.autoregressive import Reader
 
 
 @torch.no_grad()
 def write_text_slowly(
-    model: UniGen,
+    model: Reader,
     batch: Batch,
     features_KF: Tensor | None,
     stop_id: int,

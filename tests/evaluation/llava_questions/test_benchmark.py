@@ -2,13 +2,18 @@
 """Question files through `unigen evaluate`: the answer file, resuming, and what is missing."""
 
 import json
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.tiny_unifork import released_unifork
 from unigen.cli.main import main
+from unigen.evaluation.items import Item, expand
+from unigen.evaluation.llava_questions import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,39 @@ def test_a_missing_image_fails_by_its_question_and_the_others_are_kept(
 def test_files_that_are_not_there_are_named_with_their_key(
     model: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(model, tmp_path / "out", *files[1:]) == 2
-    assert "pope.questions=FILE" in capsys.readouterr().err
-    assert evaluate(model, tmp_path / "out", *files[:2]) == 2
-    assert "pope.truth=PATH" in capsys.readouterr().err
+    for missing, field in enumerate(("questions", "images", "truth")):
+        assert evaluate(model, tmp_path / "out", *(one for place, one in enumerate(files) if place != missing)) == 2
+        assert f"pope.{field}=PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("root", ["", "data"], ids=["here", "data root"])
+def test_the_protocols_folder_is_found_where_the_command_runs_and_below_the_data_root(
+    root: str, model: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / root / "playground" / "data" / "eval" / "pope"
+    own.mkdir(parents=True)
+    for name, there in {"q.jsonl": "llava_pope_test.jsonl", "images": "val2014", "labels": "coco"}.items():
+        (tmp_path / name).rename(own / there)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(model, tmp_path / "out", "--data-root", "data") == 0
+
+
+def test_images_are_read_when_their_turn_comes_and_neighbours_share_theirs(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    names = ["0.png", "0.png", "1.png", "3.png", "gone.png", "2.png"]
+    items = expand("pope", len(names), 1, 0)
+    pending = [
+        (item, {"question_id": number, "image": name, "text": "?"})
+        for number, (item, name) in enumerate(zip(items, names, strict=True))
+    ]
+    asked: deque[tuple[Item, Mapping[str, Any]]] = deque()
+    failures: list[str] = []
+    requests = benchmark._requests(pending, tmp_path, asked, failures)
+    first, second = next(requests), next(requests)
+    assert first.images[0] is second.images[0]
+    (tmp_path / "2.png").unlink()  # not looked at yet
+    assert [request.images[0].getpixel((0, 0)) for request in requests] == [(1, 0, 0)]
+    assert [question["question_id"] for _, question in asked] == [0, 1, 2]
+    assert [line.split(":")[0] for line in failures] == ["question 3", "question 4", "question 5"]

@@ -9,11 +9,15 @@ import pytest
 
 from unigen.errors import EvaluationError
 from unigen.evaluation.llava_questions import gqa, mme, pope, seed, vqav2
-from unigen.evaluation.llava_questions.answers import Answered
+from unigen.evaluation.llava_questions.answers import Answered, Files
 
 
 def answered(question_id: Any, text: str, image: str = "a.jpg", asked: str = "What?", **fields: Any) -> Answered:
     return Answered({"question_id": question_id, "image": image, "text": asked, **fields}, text)
+
+
+def files(truth: Path | None, output: Path) -> Files:
+    return Files(output / "q.jsonl", output / "images", truth, output)
 
 
 def write(path: Path, content: Any) -> Path:
@@ -26,7 +30,11 @@ def test_an_answer_line_is_the_protocols_and_its_id_is_that_of_the_answer() -> N
     line = answered(3, "Yes").line("m")
     assert list(line) == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
     assert (line["question_id"], line["prompt"], line["model_id"], line["metadata"]) == (3, "What?", "m", {})
-    assert line["answer_id"] == answered(3, "Yes").line("m")["answer_id"] != answered(3, "No").line("m")["answer_id"]
+    others = [answered(3, "No"), answered(3, "Yes", asked="Why?"), answered(4, "Yes")]
+    assert line["answer_id"] == answered(3, "Yes").line("m")["answer_id"]
+    assert line["answer_id"] not in [one.line("m")["answer_id"] for one in others], (
+        "two questions may share a question_id"
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,6 +55,14 @@ def test_pope_takes_the_first_sentence_for_a_yes_unless_it_says_no(text: str, ye
     assert pope.says_yes(text) is yes
 
 
+@pytest.mark.parametrize("text", ["", "perhaps", "NO", "No!", "nothing", "yesterday", "It is hard to say. Yes"])
+def test_pope_counts_what_is_taken_for_a_yes_without_saying_so(text: str) -> None:
+    assert pope.says_yes(text)
+    assert pope.is_unclear(text)
+    assert not pope.is_unclear("YES!")
+    assert not pope.is_unclear("no")
+
+
 def test_pope_scores_each_category_and_their_mean(tmp_path: Path) -> None:
     labels = {"random": ["yes", "no", "no", "yes"], "popular": ["yes", "no"]}
     for category, truth in labels.items():
@@ -58,20 +74,24 @@ def test_pope_scores_each_category_and_their_mean(tmp_path: Path) -> None:
         for category, texts in said.items()
         for n, text in enumerate(texts)
     ]
-    content = pope.score_pope(answers, tmp_path, tmp_path).content()
+    content = pope.score_pope(answers, files(tmp_path, tmp_path)).content()
     metrics = content["metrics"]
-    assert metrics["random accuracy"] == 0.5
+    assert (metrics["random accuracy"], metrics["popular accuracy"], metrics["accuracy"]) == (0.5, 0.5, 0.5)
+    low, high = content["intervals"]["accuracy"]
+    assert low < 0.5 < high
     assert (metrics["random precision"], metrics["random recall"], metrics["random f1"]) == (0.5, 0.5, 0.5)
     assert metrics["popular precision"] == 0.5, "perhaps counts as a yes, as in the protocol"
     assert metrics["f1"] == pytest.approx((0.5 + 2 / 3) / 2)
     assert metrics["yes_ratio"] == pytest.approx((0.5 + 1.0) / 2)
     assert content["unclear"] == 1
     with pytest.raises(EvaluationError, match="3 questions, but 4 labels"):
-        pope.score_pope(answers[:3], tmp_path, tmp_path)
+        pope.score_pope(answers[:3], files(tmp_path, tmp_path))
     with pytest.raises(EvaluationError, match=r"question random0 is about z\.jpg"):
-        pope.score_pope([answered("random0", "Yes", "z.jpg", category="random"), *answers[1:]], tmp_path, tmp_path)
+        pope.score_pope(
+            [answered("random0", "Yes", "z.jpg", category="random"), *answers[1:]], files(tmp_path, tmp_path)
+        )
     with pytest.raises(EvaluationError, match=r"no coco_pope_adversarial\.json"):
-        pope.score_pope([answered(1, "Yes", category="adversarial")], tmp_path, tmp_path)
+        pope.score_pope([answered(1, "Yes", category="adversarial")], files(tmp_path, tmp_path))
 
 
 def test_mme_adds_the_images_with_both_questions_right_and_sums_categories(tmp_path: Path) -> None:
@@ -80,7 +100,7 @@ def test_mme_adds_the_images_with_both_questions_right_and_sums_categories(tmp_p
         for name in ("1", "2"):
             file = tmp_path / place / f"{name}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("Is it one? Please answer yes or no.\tYes\nIs it two? Please answer yes or no.\tNo\n")
+            file.write_text("Is it one?  Please answer yes or no.\tYes\nIs it two? Please answer yes or no.\tNo\n")
     request = "\nAnswer the question using a single word or phrase."
 
     def pair(category: str, name: str, first: str, second: str) -> list[Answered]:
@@ -100,16 +120,19 @@ def test_mme_adds_the_images_with_both_questions_right_and_sums_categories(tmp_p
         *pair("OCR", "1", "Yes", "maybe"),
         *pair("code_reasoning", "1", "yes", "no"),
     ]
-    content = mme.score_mme(answers, tmp_path, tmp_path).content()
+    content = mme.score_mme(answers, files(tmp_path, tmp_path)).content()
+    assert content["categories"]["count"] == {"accuracy": 3 / 4, "accuracy_plus": 1 / 2}
     assert content["metrics"]["count"] == 100 * (3 / 4 + 1 / 2)
     assert content["metrics"]["OCR"] == 100 * (1 / 2 + 0)
     assert content["metrics"]["perception"] == 125 + 50
     assert content["metrics"]["cognition"] == 200
     assert content["unclear"] == 1
     assert "existence" in content["categories_missing"]
+    alone = mme.score_mme(answers[:1], files(tmp_path, tmp_path)).content()
+    assert alone["categories"]["count"] == {"accuracy": 1.0, "accuracy_plus": 0.0}, "half a pair is no pair"
     stranger = answered("count/1.jpg", "Yes", asked="Is it three?")
     with pytest.raises(EvaluationError, match="count/1/Is it three"):
-        mme.score_mme([stranger], tmp_path, tmp_path)
+        mme.score_mme([stranger], files(tmp_path, tmp_path))
 
 
 def test_seed_takes_the_very_letter_by_kind_and_by_image_and_video(tmp_path: Path) -> None:
@@ -117,22 +140,24 @@ def test_seed_takes_the_very_letter_by_kind_and_by_image_and_video(tmp_path: Pat
         {"question_id": "1", "answer": "A", "question_type_id": 1, "data_type": "image"},
         {"question_id": 2, "answer": "B", "question_type_id": 1, "data_type": "image"},
         {"question_id": "3", "answer": "C", "question_type_id": 9, "data_type": "video"},
+        {"question_id": "4", "answer": "D"},
     ]
     truth = write(tmp_path / "SEED-Bench.json", {"questions": questions, "question_type": {"Scene": 1, "Action": 9}})
-    answers = [answered("1", " A\n", "a"), answered("2", "B. a dog", "b"), answered(3, "C", "c")]
-    metrics = seed.score_seed(answers, truth, tmp_path).content()["metrics"]
-    assert metrics == {"accuracy": pytest.approx(2 / 3), "image": 0.5, "Scene": 0.5, "video": 1.0, "Action": 1.0}
+    said = {"1": " A\n", 2: "B. a dog", 3: "C", "4": "d"}
+    answers = [answered(question_id, text, str(question_id)) for question_id, text in said.items()]
+    metrics = seed.score_seed(answers, files(truth, tmp_path)).content()["metrics"]
+    assert metrics == {"accuracy": 0.5, "image": 0.5, "Scene": 0.5, "video": 1.0, "Action": 1.0}
     with pytest.raises(EvaluationError, match="no answer of 1 questions"):
-        seed.score_seed([answered("9", "A")], truth, tmp_path)
+        seed.score_seed([answered("9", "A")], files(truth, tmp_path))
     with pytest.raises(EvaluationError, match="has no `questions`"):
-        seed.score_seed(answers, write(tmp_path / "other.json", {"a": 1}), tmp_path)
+        seed.score_seed(answers, files(write(tmp_path / "other.json", {"a": 1}), tmp_path))
 
 
 def test_gqa_compares_small_letters_without_a_full_stop_and_writes_the_official_file(tmp_path: Path) -> None:
     types = {"structural": "verify"}
     truth = write(tmp_path / "q.json", {"1": {"answer": "yes", "types": types}, "2": {"answer": "Left"}})
     answers = [answered("1", "Yes.", "a"), answered("2", "on the left", "b")]
-    content = gqa.score_gqa(answers, truth, tmp_path).content()
+    content = gqa.score_gqa(answers, files(truth, tmp_path)).content()
     assert content["metrics"] == {"accuracy": 0.5, "verify": 1.0}
     written = json.loads((tmp_path / gqa.PREDICTIONS_NAME).read_text())
     assert written == [
@@ -142,18 +167,23 @@ def test_gqa_compares_small_letters_without_a_full_stop_and_writes_the_official_
 
 
 def test_vqav2_writes_what_evalai_takes_and_scores_against_people_where_it_can(tmp_path: Path) -> None:
-    pytest.importorskip("lmms_eval", reason="the extra eval is not installed")
     answers = [answered(1, "The two dogs.", "a"), answered(2, "dont know", "b")]
-    assert vqav2.score_vqav2(answers, None, tmp_path).content()["metrics"] == {}
+    assert vqav2.score_vqav2(answers, files(None, tmp_path)).content()["metrics"] == {}
     written = json.loads((tmp_path / vqav2.SUBMISSION_NAME).read_text())
     assert written == [{"question_id": 1, "answer": "2 dogs"}, {"question_id": 2, "answer": "don't know"}]
+    everything = [*(one.question for one in answers), {"question_id": 9}]
+    (tmp_path / vqav2.ALL_QUESTIONS_NAME).write_text("".join(json.dumps(one) + "\n" for one in everything))
+    assert vqav2.score_vqav2(answers, files(None, tmp_path)).content()["num_unasked"] == 1
+    assert json.loads((tmp_path / vqav2.SUBMISSION_NAME).read_text()) == [*written, {"question_id": 9, "answer": ""}]
+    (tmp_path / vqav2.ALL_QUESTIONS_NAME).write_text('{"question_id": 9}\n')
+    assert vqav2.score_vqav2(answers, files(None, tmp_path)).content()["num_unasked"] == 0, "questions of another split"
     people = [{"answer": "2 dogs"}] * 2 + [{"answer": "dogs"}] * 8
     annotations = [
         {"question_id": 1, "answers": people, "answer_type": "other"},
         {"question_id": 2, "answers": [{"answer": "no"}] * 10, "answer_type": "yes/no"},
     ]
     truth = write(tmp_path / "annotations.json", {"annotations": annotations})
-    metrics = vqav2.score_vqav2(answers, truth, tmp_path).content()["metrics"]
+    metrics = vqav2.score_vqav2(answers, files(truth, tmp_path)).content()["metrics"]
     assert metrics["other"] == pytest.approx(0.6)  # left out: one of the two in 2 of 10 choices (1/3), else 2/3
     assert (metrics["yes/no"], metrics["accuracy"]) == (0.0, pytest.approx(0.3))
     assert vqav2.agreement("a", ["a"] * 4 + ["b"] * 6) == 1.0

@@ -2,7 +2,7 @@
 """FID on MJHQ-30K: one drawing of each of 30 000 prompts, in ten categories, against the images of the set.
 
 The set's layout: `meta_data.json` with `{<id>: {"category", "prompt"}}`, and `mjhq30k_imgs/<category>/<id>.jpg`. Drawings lie
-alike, as `images/<category>/<id>.png`.
+alike, as `images/<category>/<id>.png`; those drawn elsewhere may be `.jpg`.
 """
 
 import json
@@ -116,7 +116,13 @@ def _path(prompt: Prompt) -> Path:
 
 
 def _pictures(job: Job, prompts: Sequence[Prompt]) -> list[Picture]:
-    return [Picture(prompt.category, images_root(job) / _path(prompt)) for prompt in prompts]
+    return [Picture(prompt.category, _found(job, images_root(job) / _path(prompt))) for prompt in prompts]
+
+
+def _found(job: Job, path: Path) -> Path:
+    """An image drawn elsewhere may be a JPEG, as the set's own are."""
+    jpeg = path.with_suffix(".jpg")
+    return jpeg if job.options.images and jpeg.is_file() and not path.exists() else path
 
 
 def _draw(job: Job, prompts: Sequence[Prompt], pictures: Sequence[Picture]) -> None:

@@ -28,8 +28,8 @@ class Answered:
         return str(self.question["question_id"])
 
     def line(self, model: str) -> dict[str, Any]:
-        """The line of the answer file; the same answer has the same id."""
-        digest = hashlib.sha256(f"{model}|{self.id}|{self.text}".encode()).hexdigest()
+        """The line of the answer file; the same answer to the same question has the same id."""
+        digest = hashlib.sha256("|".join((model, self.id, self.question["text"], self.text)).encode()).hexdigest()
         return {
             "question_id": self.question["question_id"],
             "prompt": self.question["text"],
@@ -38,6 +38,24 @@ class Answered:
             "model_id": model,
             "metadata": {},
         }
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a benchmark's files lie."""
+
+    questions: Path
+    images: Path
+    truth: Path | None
+    """None where nobody but a server knows the right answers."""
+    output: Path
+    """Folder of what a scorer writes."""
+
+    @property
+    def known_truth(self) -> Path:
+        """Of a benchmark that always has one."""
+        assert self.truth is not None
+        return self.truth
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,30 @@
 The questions are asked as they stand. The answers are also written as the protocol's answer file, `answers.jsonl`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from unigen.config.evaluation import QuestionFileConfig
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.data.json_files import write_lines
 from unigen.data.manifest import file_hash, open_run
-from unigen.errors import EvaluationError
 from unigen.evaluation.families import UNIFORK, UNIGEN
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
-from unigen.evaluation.llava_questions.answers import Answered, Scores
+from unigen.evaluation.llava_questions.answers import Answered, Files, Scores
 from unigen.evaluation.llava_questions.gqa import score_gqa
 from unigen.evaluation.llava_questions.mme import score_mme
 from unigen.evaluation.llava_questions.pope import score_pope
 from unigen.evaluation.llava_questions.seed import score_seed
 from unigen.evaluation.llava_questions.vqav2 import score_vqav2
+from unigen.evaluation.places import find_playground_file
 from unigen.evaluation.records import RecordWriter, read_records
 from unigen.generation.pipeline import AskRequest
 
@@ -34,11 +38,12 @@ ANSWERS_NAME = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Places:
-    """Where the files of a benchmark lie, unless its settings say otherwise: as the protocol's folder has them."""
+    """Where the files of a benchmark lie below the protocol's folder, unless its settings say otherwise."""
 
     questions: str
     images: str
     truth: str | None
+    """None where the right answers are known to a server alone."""
 
 
 @dataclass
@@ -47,111 +52,107 @@ class QuestionBenchmark:
 
     name: str
     places: Places
-    rules: Callable[[Sequence[Answered], Any, Path], Scores]
-    """Of the answers, the truth and the folder for its files."""
+    rules: Callable[[Sequence[Answered], Files], Scores]
     families = frozenset({UNIGEN, UNIFORK})
 
     def check(self, job: Job) -> None:
         self._work(job)
-        self._truth(job)
         open_run(job.folder, self._identity(job), writes=False)
 
     def run(self, job: Job) -> list[str]:
-        questions, items = self._work(job)
+        files, questions, items = self._work(job)
         open_run(job.folder, self._identity(job), writes=job.ranks.is_first)
         records = read_records(job.folder)
+        pending = [(item, questions[item.index]) for item in job.share(items) if item.item_id not in records]
+        asked: deque[tuple[Item, Mapping[str, Any]]] = deque()
         failures: list[str] = []
-        ready: list[Item] = []
-        requests: list[AskRequest] = []
-        for item in job.share(items):
-            if item.item_id in records:
-                continue
-            question = questions[item.index]
-            try:
-                requests.append(_request(question, self._images(job)))
-                ready.append(item)
-            except (OSError, SampleRefused) as error:
-                failures.append(f"{self.name}, question {question['question_id']}: {question['image']}: {error}")
         answers = job.pipeline.ask_requests(
-            requests, batch_size=job.options.batch_size, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS
+            _requests(pending, files.images, asked, failures),
+            batch_size=job.options.batch_size,
+            temperature=0.0,
+            max_new_tokens=MAX_NEW_TOKENS,
         )
         writer = RecordWriter(job.folder, job.ranks.rank)
-        for item, text in job.progress(zip(ready, answers, strict=True), len(ready), self.name):
-            question_id = questions[item.index]["question_id"]
-            writer.append(item, {"question_id": question_id, "text": text, "rank": job.ranks.rank})
-        return failures
+        for text in job.progress(answers, len(pending), self.name):
+            item, question = asked.popleft()
+            writer.append(item, {"question_id": question["question_id"], "text": text, "rank": job.ranks.rank})
+        return [f"{self.name}, {line}" for line in failures]
 
     def score(self, job: Job) -> dict[str, Any]:
-        questions, items = self._work(job)
+        files, questions, items = self._work(job)
         finished = job.finished(self.name, items)
         answered = [Answered(questions[item.index], record["text"]) for item, record in finished.pairs]
         write_lines([one.line(job.pipeline.name) for one in answered], job.folder / ANSWERS_NAME)
-        scores = self.rules(answered, self._truth(job), job.folder)
+        scores = self.rules(answered, files)
         return {self.name: {**scores.content(), "num_questions": len(answered), **finished.mark}}
 
     def _identity(self, job: Job) -> dict[str, Any]:
-        return job.identity(file_hash(self._questions_file(job)), max_new_tokens=MAX_NEW_TOKENS)
+        return job.identity(file_hash(self._files(job).questions), max_new_tokens=MAX_NEW_TOKENS)
 
-    def _settings(self, job: Job) -> QuestionFileConfig:
-        found: QuestionFileConfig = getattr(job.options, self.name)
-        return found
+    def _files(self, job: Job) -> Files:
+        """Raises EvaluationError, naming the setting, where one is not there."""
+        settings: QuestionFileConfig = getattr(job.options, self.name)
 
-    def _questions_file(self, job: Job) -> Path:
-        return Path(self._settings(job).questions or self.places.questions)
+        def find(given: str | None, field: str, usual: str) -> Path:
+            return find_playground_file(given, f"{self.name}.{field}", usual, job.options.data_root)
 
-    def _images(self, job: Job) -> Path:
-        return Path(self._settings(job).images or self.places.images)
+        truth = settings.truth or self.places.truth
+        return Files(
+            find(settings.questions, "questions", self.places.questions),
+            find(settings.images, "images", self.places.images),
+            None if truth is None else find(settings.truth, "truth", truth),
+            job.folder,
+        )
 
-    def _truth(self, job: Job) -> Path | None:
-        place = self._settings(job).truth or self.places.truth
-        if place is None:
-            return None
-        if not Path(place).exists():
-            raise EvaluationError(
-                f"{self.name}: there is no {place}; name the benchmark's answers by {self.name}.truth=PATH"
-            )
-        return Path(place)
-
-    def _work(self, job: Job) -> tuple[list[dict[str, Any]], list[Item]]:
+    def _work(self, job: Job) -> tuple[Files, list[dict[str, Any]], list[Item]]:
+        files = self._files(job)
         remedy = f"name the question file by {self.name}.questions=FILE"
-        questions = read_entries(self._questions_file(job), ("question_id", "image", "text"), remedy)
-        return questions, expand(self.name, len(questions), 1, job.options.seed)
+        questions = read_entries(files.questions, ("question_id", "image", "text"), remedy)
+        return files, questions, expand(self.name, len(questions), 1, job.options.seed)
 
 
-def _request(question: Mapping[str, Any], images: Path) -> AskRequest:
-    content = (images / question["image"]).read_bytes()
-    return AskRequest(str(question["text"]), (decode_image(content, max_pixels=MAX_PIXELS),))
+def _requests(
+    pending: Sequence[tuple[Item, Mapping[str, Any]]],
+    images: Path,
+    asked: deque[tuple[Item, Mapping[str, Any]]],
+    failures: list[str],
+) -> Iterator[AskRequest]:
+    """The questions one by one, each image read when its turn comes: a benchmark's images together are larger than memory.
+
+    Neighbouring questions about one image get the same object, so that what they begin with is read once.
+
+    Args:
+        asked: gets what is asked, in the order in which answers will come.
+        failures: gets a line for each question whose image cannot be read; it is not asked.
+    """
+
+    @lru_cache(maxsize=1)
+    def read(name: str) -> Image.Image:
+        return decode_image((images / name).read_bytes(), max_pixels=MAX_PIXELS)
+
+    for item, question in pending:
+        try:
+            image = read(question["image"])
+        except (OSError, SampleRefused) as error:
+            failures.append(f"question {question['question_id']}: {question['image']}: {error}")
+            continue
+        asked.append((item, question))
+        yield AskRequest(str(question["text"]), (image,))
 
 
-_ROOT = "playground/data/eval"
-MME = QuestionBenchmark(
-    "mme",
-    Places(
-        f"{_ROOT}/MME/llava_mme.jsonl",
-        f"{_ROOT}/MME/MME_Benchmark_release_version",
-        f"{_ROOT}/MME/MME_Benchmark_release_version",
-    ),
-    score_mme,
-)
-POPE = QuestionBenchmark(
-    "pope", Places(f"{_ROOT}/pope/llava_pope_test.jsonl", f"{_ROOT}/pope/val2014", f"{_ROOT}/pope/coco"), score_pope
-)
+_MME_RELEASE = "MME/MME_Benchmark_release_version"
+MME = QuestionBenchmark("mme", Places("MME/llava_mme.jsonl", _MME_RELEASE, _MME_RELEASE), score_mme)
+POPE = QuestionBenchmark("pope", Places("pope/llava_pope_test.jsonl", "pope/val2014", "pope/coco"), score_pope)
 SEED_BENCH = QuestionBenchmark(
     "seed_bench",
-    Places(f"{_ROOT}/seed_bench/llava-seed-bench.jsonl", f"{_ROOT}/seed_bench", f"{_ROOT}/seed_bench/SEED-Bench.json"),
+    Places("seed_bench/llava-seed-bench.jsonl", "seed_bench", "seed_bench/SEED-Bench.json"),
     score_seed,
 )
 VQAV2 = QuestionBenchmark(
-    "vqav2",
-    Places(f"{_ROOT}/vqav2/llava_vqav2_mscoco_test-dev2015.jsonl", f"{_ROOT}/vqav2/test2015", None),
-    score_vqav2,
+    "vqav2", Places("vqav2/llava_vqav2_mscoco_test-dev2015.jsonl", "vqav2/test2015", None), score_vqav2
 )
 GQA = QuestionBenchmark(
     "gqa",
-    Places(
-        f"{_ROOT}/gqa/llava_gqa_testdev_balanced.jsonl",
-        f"{_ROOT}/gqa/data/images",
-        f"{_ROOT}/gqa/data/testdev_balanced_questions.json",
-    ),
+    Places("gqa/llava_gqa_testdev_balanced.jsonl", "gqa/data/images", "gqa/data/testdev_balanced_questions.json"),
     score_gqa,
 )

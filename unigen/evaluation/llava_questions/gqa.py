@@ -8,26 +8,26 @@ written as the official evaluation reads them.
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
-from unigen.evaluation.llava_questions.answers import Answered, Scores, read_content, require_found
+from unigen.evaluation.llava_questions.answers import Answered, Files, Scores, read_content, require_found
 from unigen.evaluation.statistics import clustered, estimate
 
 PREDICTIONS_NAME = "testdev_balanced_predictions.json"
 
 
-def score_gqa(answered: Sequence[Answered], truth: Path, folder: Path) -> Scores:
+def score_gqa(answered: Sequence[Answered], files: Files) -> Scores:
     """Accuracy in all, and of every structure of question.
 
     Raises:
         EvaluationError: a truth that cannot be read, or lacks a question.
     """
     predictions = {one.id: prediction(one.text) for one in answered}
-    with whole_file(folder / PREDICTIONS_NAME) as partial:
+    with whole_file(files.output / PREDICTIONS_NAME) as partial:
         lines = [{"questionId": name, "prediction": text} for name, text in predictions.items()]
         partial.write_text(json.dumps(lines) + "\n", encoding="utf-8")
+    truth = files.known_truth
     known = read_content(truth, "GQA's questions")
     if not isinstance(known, dict):
         raise EvaluationError(f"{truth} is no object of questions by id")

@@ -12,45 +12,54 @@ from pathlib import Path
 
 from unigen.data.json_files import numbered_lines
 from unigen.errors import EvaluationError
-from unigen.evaluation.llava_questions.answers import Answered, Scores
-from unigen.evaluation.statistics import Estimate, clustered, estimate
+from unigen.evaluation.llava_questions.answers import Answered, Files, Scores
+from unigen.evaluation.statistics import Clusters, clustered, estimate
 
 _FILE = re.compile(r"coco_pope_(.+)\.json")
 _NO = {"No", "not", "no"}
-_VERDICT = re.compile(r"\b(yes|no|not)\b", re.IGNORECASE)
+_YES = re.compile(r"\byes\b", re.IGNORECASE)
 
 
-def score_pope(answered: Sequence[Answered], labels: Path, folder: Path) -> Scores:
+def score_pope(answered: Sequence[Answered], files: Files) -> Scores:
     """Accuracy, precision, recall, F1 and the share of yes.
 
     Raises:
         EvaluationError: labels that are missing, or of other questions.
     """
+    labels = files.known_truth
     by_category = _read_labels(labels)
-    known = {str(one.question.get("category")) for one in answered}
-    absent = sorted(known - set(by_category))
+    known = sorted({str(one.question.get("category")) for one in answered})
+    absent = [category for category in known if category not in by_category]
     if absent:
         raise EvaluationError(f"{labels} has no coco_pope_{absent[0]}.json; give the folder of all categories")
-    estimates: dict[str, Estimate] = {}
-    numbers: dict[str, float] = {}
-    for category in sorted(known):
+    right: dict[str, Clusters] = {}
+    found: dict[str, dict[str, float]] = {}
+    for category in known:
         own = [one for one in answered if str(one.question.get("category")) == category]
         truth = _matched(own, by_category[category], category)
-        said = [says_yes(one.text) for one in own]
-        pairs = list(zip(said, truth, strict=True))
-        images = [str(one.question["image"]) for one in own]
-        estimates[f"{category} accuracy"] = estimate(clustered(zip(images, (a == b for a, b in pairs), strict=True)))
-        numbers |= {f"{category} {name}": value for name, value in rates(pairs).items()}
-    for name in ("precision", "recall", "f1", "yes_ratio"):
-        values = [numbers[f"{category} {name}"] for category in sorted(known)]
-        numbers[name] = sum(values) / len(values)
-    unclear = sum(_VERDICT.search(one.text) is None for one in answered)
-    return Scores(estimates, numbers, {"unclear": unclear})
+        pairs = [(says_yes(one.text), label) for one, label in zip(own, truth, strict=True)]
+        images = [one.question["image"] for one in own]
+        right[category] = clustered(zip(images, (said == label for said, label in pairs), strict=True))
+        found[category] = rates(pairs)
+    estimates = {"accuracy": estimate(*right.values())}
+    estimates |= {f"{category} accuracy": estimate(clusters) for category, clusters in right.items()}
+    numbers = {name: sum(one[name] for one in found.values()) / len(found) for name in next(iter(found.values()))}
+    numbers |= {f"{category} {name}": value for category, one in found.items() for name, value in one.items()}
+    return Scores(estimates, numbers, {"unclear": sum(is_unclear(one.text) for one in answered)})
 
 
 def says_yes(text: str) -> bool:
     """The protocol's rule: the first sentence is a yes unless one of its words is `No`, `no` or `not`."""
-    return not _NO & set(text.partition(".")[0].replace(",", "").split())
+    return not _NO & set(_first_sentence(text).replace(",", "").split())
+
+
+def is_unclear(text: str) -> bool:
+    """Whether that rule takes for a yes what does not say so."""
+    return says_yes(text) and _YES.search(_first_sentence(text)) is None
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(".")[0]
 
 
 def rates(pairs: Sequence[tuple[bool, bool]]) -> dict[str, float]:

@@ -11,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from unigen.errors import EvaluationError
-from unigen.evaluation.llava_questions.answers import Answered, Scores, read_content, require_found
+from unigen.evaluation.llava_questions.answers import Answered, Files, Scores, read_content, require_found
 from unigen.evaluation.statistics import clustered, estimate
 
 
-def score_seed(answered: Sequence[Answered], truth: Path, folder: Path) -> Scores:
+def score_seed(answered: Sequence[Answered], files: Files) -> Scores:
     """Accuracy in all, of images and of videos, and of every kind of question.
 
     Raises:
         EvaluationError: a truth that cannot be read, or lacks a question.
     """
+    truth = files.known_truth
     known, names = _read_truth(truth)
     require_found([one.id for one in answered if one.id not in known], truth, "answer")
     groups: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for one in answered:
         entry = known[one.id]
         pair = (str(one.question["image"]), float(one.text.strip() == entry["answer"]))
-        kind = names.get(str(entry.get("question_type_id")), str(entry.get("question_type_id")))
-        for group in ("accuracy", str(entry.get("data_type")), kind):
-            groups[group].append(pair)
+        kind = entry.get("question_type_id")
+        for group in ("accuracy", entry.get("data_type"), names.get(str(kind), kind)):
+            if group is not None:
+                groups[str(group)].append(pair)
     return Scores({name: estimate(clustered(pairs)) for name, pairs in groups.items()})
 
 

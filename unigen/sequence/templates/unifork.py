@@ -64,6 +64,10 @@ class UniForkTemplate:
         before, after = _AROUND_CAPTION[self.draw_format]
         return self._encode(f"{before}{caption}{after}" if caption else NULL_PROMPT)
 
+    def num_beyond_row(self, caption: str) -> int:
+        """How many tokens of a caption are more than the rows of training have room for."""
+        return max(0, len(self.draw_prompt(caption)) + self.num_image_codes + 2 - self.row_length)
+
     def caption_positions(self, caption: str) -> list[int]:
         """Where among the ids of its `draw_prompt` those of a caption stand."""
         before, after = _AROUND_CAPTION[self.draw_format]

@@ -19,7 +19,7 @@ mkdir -p "$run"
 run=$(cd "$run" && pwd)
 [[ -f "$run/started" ]] || date +%s >"$run/started"
 
-world=() tokenizer=() scoring=(--num-images 4)
+world=() tokenizer=() scoring=(--guidance-scale 2 --num-images 4)
 arms="und_expert gen_expert fully_shared fork_quarter fork_half fork_three_quarters" seeds="0 1 2" steps=2000 budgets="500 1000"
 case "${PROFILE:-full}" in
   full) ;;
@@ -27,7 +27,7 @@ case "${PROFILE:-full}" in
     world=(--num-images 2000 --num-question-images 1000)
     tokenizer=(training.steps=150)
     arms="gen_expert fully_shared fork_half" seeds=0 steps=60 budgets=
-    scoring=(--num-images 1)
+    scoring=(--guidance-scale 2 --num-images 1)
     ;;
   *) fail "PROFILE is $PROFILE; choose full or short" 2 ;;
 esac

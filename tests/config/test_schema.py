@@ -23,7 +23,7 @@ from unigen.errors import ConfigError
 SOURCE = SourceConfig(task="t2i", format="webdataset", paths=["a.tar"])
 
 
-def _config(**sections: Any) -> Config:
+def sound_config(**sections: Any) -> Config:
     defaults: dict[str, Any] = {
         "experiment": ExperimentConfig(name="check", output_dir="out"),
         "data": DataConfig(sources={"drawing": SOURCE}),
@@ -33,7 +33,7 @@ def _config(**sections: Any) -> Config:
 
 
 def test_a_sound_configuration_passes() -> None:
-    assert _config().training.samples_per_step == {"t2i": 8}
+    assert sound_config().training.samples_per_step == {"t2i": 8}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_sound_configuration_passes() -> None:
 def test_training_that_cannot_work_is_refused(change: dict[str, Any], named: str) -> None:
     training = replace(TrainingConfig(samples_per_step={"t2i": 8}), **change)
     with pytest.raises(ConfigError, match=named):
-        _config(training=training)
+        sound_config(training=training)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_training_that_cannot_work_is_refused(change: dict[str, Any], named: str
 )
 def test_keys_that_a_source_would_never_read_are_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        _config(data=DataConfig(sources={"drawing": replace(SOURCE, **change), "more": SOURCE}))
+        sound_config(data=DataConfig(sources={"drawing": replace(SOURCE, **change), "more": SOURCE}))
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_keys_that_a_source_would_never_read_are_refused(change: dict[str, Any],
 )
 def test_sections_that_do_not_fit_are_refused(sections: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        _config(**sections)
+        sound_config(**sections)
 
 
 def test_lora_is_for_language_models() -> None:
     with pytest.raises(ConfigError, match=r"training\.lora needs stage pretrain, sft, dpo"):
-        _config(stage="tokenizer", training=TrainingConfig(samples_per_step={"t2i": 8}, lora=LoraConfig()))
+        sound_config(stage="tokenizer", training=TrainingConfig(samples_per_step={"t2i": 8}, lora=LoraConfig()))
 
 
 PAIRS = SourceConfig("t2i", "preferences", ["pairs.jsonl"])
@@ -121,14 +121,14 @@ def test_what_preference_optimisation_cannot_do_is_refused(sections: dict[str, A
         "data": DataConfig(sources={"pairs": PAIRS}),
         "training": TrainingConfig(samples_per_step={"t2i": 8}),
     }
-    assert _config(**fits).stage == "dpo"
+    assert sound_config(**fits).stage == "dpo"
     with pytest.raises(ConfigError, match=named):
-        _config(**{**fits, **sections})
+        sound_config(**{**fits, **sections})
 
 
 def test_the_message_is_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
-        _config(training=TrainingConfig(samples_per_step={"lm": 1}))
+        sound_config(training=TrainingConfig(samples_per_step={"lm": 1}))
     assert "\n" not in str(caught.value)
 
 

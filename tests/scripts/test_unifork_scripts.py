@@ -45,7 +45,13 @@ def test_infer_t2i_draws_to_the_released_place_and_honours_its_flags(
 
     first = pixels()
     assert pixels() == first, "the same seed draws the same image"
-    for flag in (["--seed", "1"], ["--cfg_scale", "0"], ["--top-k", "1"], ["--top_p", "0.01"], ["--negative_prompt", "one"]):
+    for flag in (
+        ["--seed", "1"],
+        ["--cfg_scale", "0"],
+        ["--top-k", "1"],
+        ["--top_p", "0.01"],
+        ["--negative_prompt", "one"],
+    ):
         assert pixels(*flag) != first, flag
     assert pixels("--temperature", "0") == pixels("--temperature", "0", "--seed", "5")
 

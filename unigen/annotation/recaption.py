@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.annotation.judges.judge import MAX_PIXELS, Judge, Request, ask_about_units, reason_of
+from unigen.annotation.judges.judge import Judge, Request, ask_about_units, reason_of
 from unigen.annotation.step import Done, Failed, Line, StepWithoutFiles, Unit
 from unigen.data.faults import Fault, SampleRefused
 from unigen.data.image_words import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
@@ -97,7 +97,7 @@ class Recaption(StepWithoutFiles):
         def requests(unit: Unit) -> Sequence[Request]:
             try:
                 content = first_member(unit.content, IMAGE_EXTENSIONS)
-                decode_image(content, max_pixels=MAX_PIXELS)
+                decode_image(content)
             except SampleRefused as error:
                 refused.add(unit.name)
                 writer.append(unit.name, {"refused": reason_of(error)})

@@ -12,8 +12,6 @@ import click
 from unigen.cli import model_options
 from unigen.errors import ConfigError, DataError
 
-MAX_PIXELS = 2**28
-
 
 @click.command(
     help="Ask a model about one or several images. Several questions are the turns of one chat, in which the model sees "
@@ -71,7 +69,7 @@ def _read_image(file: Path) -> Any:
     from unigen.data.images import decode_image
 
     try:
-        return decode_image(file.read_bytes(), max_pixels=MAX_PIXELS)
+        return decode_image(file.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read the image {file}: {error.strerror}") from error
     except SampleRefused as error:

@@ -134,6 +134,6 @@ def data(
 @click.argument("csv", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 def dpg_questions(csv: Path, output: Path) -> None:
-    from unigen.evaluation.dpg.questions import export_questions, read_questions
+    from unigen.evaluation.dpg.questions import export_questions, read_question_file
 
-    click.echo(f"{export_questions(read_questions(csv), output)} prompts with their questions in {output}")
+    click.echo(f"{export_questions(read_question_file(csv), output)} prompts with their questions in {output}")

@@ -27,7 +27,7 @@ from unigen.errors import ConfigError, DataError
 def command(names: tuple[str, ...], data_root: Path, third_party: Path, mirror: str | None) -> int:
     from unigen.config.assets import ASSETS
     from unigen.data.hub import describe, fetch
-    from unigen.evaluation.dpg.questions import EXPORT_NAME, export_questions, read_questions
+    from unigen.evaluation.dpg.questions import EXPORT_NAME, export_questions, read_question_file
     from unigen.evaluation.fetching import bring
     from unigen.evaluation.sources import CLIP, QUESTIONS, SOURCES, Roots
 
@@ -46,7 +46,7 @@ def command(names: tuple[str, ...], data_root: Path, third_party: Path, mirror: 
                 bring(wanted, roots, mirror, click.echo)
             if name == "dpg":
                 questions = roots.third_party / QUESTIONS
-                export_questions(read_questions(questions), questions.with_name(EXPORT_NAME))
+                export_questions(read_question_file(questions), questions.with_name(EXPORT_NAME))
         except DataError as error:
             failures.append(name)
             click.echo(f"unigen: error: {' '.join(str(error).split())}", err=True)

@@ -2,9 +2,18 @@
 """`unigen study`: the reports of comparisons over several stages and training seeds."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
+
+from unigen.cli.model_options import with_options
+
+OPTIONS = (
+    click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False)),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json."),
+)
 
 
 @click.group(name="study", help="Write the report of a comparison over stages and training seeds.")
@@ -16,33 +25,35 @@ def command() -> None:
     help="What preference optimisation and Best-of-N bring: report.json and report.html of the folder DIR that "
     "scripts/reproduce_shapes.sh filled."
 )
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json.")
+@with_options(OPTIONS)
 def alignment(folder: Path, as_json: bool) -> None:
     from unigen.evaluation.alignment_study import PAGE_NAME, write_alignment_report
 
     summary = write_alignment_report(folder)
-    if as_json:
-        click.echo(json.dumps(summary))
-        return
-    for name, found in summary["paired"].items():
-        click.echo(f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}")
-    click.echo(f"report: {(folder / PAGE_NAME).resolve()}")
+    differences = (
+        f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}"
+        for name, found in summary["paired"].items()
+    )
+    _say(summary, differences, folder / PAGE_NAME, as_json)
 
 
 @command.command(
     help="Where a UniFork should fork: report.json and report.html of the folder DIR that "
     "scripts/reproduce_unifork_shapes.sh filled."
 )
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json.")
+@with_options(OPTIONS)
 def unifork(folder: Path, as_json: bool) -> None:
     from unigen.evaluation.unifork_study.report import PAGE_NAME, write_unifork_report
 
     summary = write_unifork_report(folder)
+    findings = (f"{one['title']}. {one['text']}" for one in summary["findings"])
+    _say(summary, findings, folder / PAGE_NAME, as_json)
+
+
+def _say(summary: dict[str, Any], lines: Iterable[str], page: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary))
         return
-    for one in summary["findings"]:
-        click.echo(f"{one['title']}. {one['text']}")
-    click.echo(f"report: {(folder / PAGE_NAME).resolve()}")
+    for line in lines:
+        click.echo(line)
+    click.echo(f"report: {page.resolve()}")

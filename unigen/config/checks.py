@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
+from unigen.config.ranges import check_ranges
 from unigen.config.schema import (
     CAPTION_FORMATS,
     RECORD_FORMATS,
@@ -26,6 +27,7 @@ def check(config: Config) -> None:
         ConfigError: naming the key, the value and what to do.
     """
     _check_tasks(config)
+    check_ranges(config)
     _check_numbers(config)
     _check_sources(config)
     training = config.training
@@ -127,45 +129,7 @@ def _check_dpo(config: Config) -> None:
 
 
 def _check_numbers(config: Config) -> None:
-    training, data, optimizer = config.training, config.data, config.optimizer
-    above_zero: dict[str, float | None] = {
-        "training.steps": training.steps,
-        "training.epochs": training.epochs,
-        "training.num_gpus": training.num_gpus,
-        "training.rows_per_micro_batch": training.rows_per_micro_batch,
-        "model.max_text_tokens": config.model.max_text_tokens,
-        "model.image_resolution": config.model.image_resolution,
-        "data.lanes": data.lanes,
-        "data.image_crops": data.image_crops,
-        "optimizer.learning_rate": optimizer.learning_rate,
-        "experiment.log_every": config.experiment.log_every,
-        "experiment.checkpoint_every_minutes": config.experiment.checkpoint_every_minutes,
-        "experiment.time_limit_minutes": config.experiment.time_limit_minutes,
-        "experiment.stuck_after_minutes": config.experiment.stuck_after_minutes,
-    }
-    for key, value in above_zero.items():
-        _require(value is None or value > 0, f"{key} is {value}; give a number above 0")
-    at_least_zero = {
-        "training.gradient_clipping": training.gradient_clipping,
-        "data.num_workers": data.num_workers,
-        "experiment.checkpoint_every": config.experiment.checkpoint_every,
-        "experiment.keep_last": config.experiment.keep_last,
-        "experiment.keep_every": config.experiment.keep_every,
-        "experiment.stop_before_limit_minutes": config.experiment.stop_before_limit_minutes,
-        "optimizer.weight_decay": optimizer.weight_decay,
-        "schedule.warmup_steps": config.schedule.warmup_steps,
-    }
-    for key, value in at_least_zero.items():
-        _require(value >= 0, f"{key} is {value}; give 0 or more")
-    fractions = {
-        "schedule.min_ratio": config.schedule.min_ratio,
-        "schedule.warmup_ratio": config.schedule.warmup_ratio,
-        "training.min_mask_ratio": training.min_mask_ratio,
-        "data.max_bad_fraction": data.max_bad_fraction,
-        **{f"data.sources.{name}.short_caption_prob": one.short_caption_prob for name, one in data.sources.items()},
-    }
-    for key, value in fractions.items():
-        _require(0.0 <= value <= 1.0, f"{key} is {value}; give a value in [0, 1]")
+    training = config.training
     _require(
         not (config.schedule.warmup_steps and config.schedule.warmup_ratio),
         f"schedule.warmup_steps is {config.schedule.warmup_steps} and schedule.warmup_ratio is "

@@ -11,12 +11,14 @@ from PIL import Image, ImageOps
 from unigen.data.faults import SampleRefused
 
 PAD_GREY = 127
+MAX_PIXELS = 2**28
+"""Images beyond are refused before they are decoded, where no setting says otherwise."""
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _PIXEL_VALUES = torch.arange(256, dtype=torch.float32).div_(255.0).sub_(0.5).div_(0.5).numpy()
 """What each value of a channel is in [-1, 1]: to look it up takes half as long as to compute it for every pixel."""
 
 
-def decode_image(content: bytes, *, max_pixels: int, draft_side: int | None = None) -> Image.Image:
+def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS, draft_side: int | None = None) -> Image.Image:
     """The RGB image in `content`: upright (EXIF), transparent parts on white, the first frame of an animation.
 
     Args:
@@ -34,7 +36,10 @@ def decode_image(content: bytes, *, max_pixels: int, draft_side: int | None = No
         raise SampleRefused("unreadable_image", _one_line(error)) from error
     width, height = image.size
     if width * height > max_pixels:
-        raise SampleRefused("enormous_image", f"{width} x {height} pixels, data.max_image_pixels is {max_pixels}")
+        raise SampleRefused(
+            "enormous_image",
+            f"{width} x {height} pixels are more than {max_pixels} (in training data.max_image_pixels)",
+        )
     try:
         if draft_side is not None:
             image.draft("RGB", (draft_side, draft_side))

@@ -15,14 +15,9 @@ from unigen.evaluation.fid.mjhq import MjhqFid
 from unigen.evaluation.geneval.benchmark import Geneval
 from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
-from unigen.evaluation.llava_questions.benchmark import GQA, MME, POPE, SEED_BENCH, VQAV2
+from unigen.evaluation.llava_questions.benchmark import QUESTION_BENCHMARKS
 from unigen.evaluation.lmms.benchmark import Lmms
 from unigen.evaluation.vqa_shapes import VqaShapes
-
-
-def _the(benchmark: Benchmark) -> Benchmark:
-    return benchmark
-
 
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "geneval_shapes": GenevalShapes,
@@ -33,7 +28,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "dpg": Dpg,
     "mjhq_fid": MjhqFid,
     "fid": FolderFid,
-    **{one.name: partial(_the, one) for one in (MME, POPE, SEED_BENCH, VQAV2, GQA)},
+    **QUESTION_BENCHMARKS,
     "geneval_shapes_cot": partial(BestOfNBenchmark, GenevalShapes()),
     "geneval_cot": partial(BestOfNBenchmark, Geneval()),
     "dpg_cot": partial(BestOfNBenchmark, Dpg()),

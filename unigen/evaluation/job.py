@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from unigen.config.evaluation import EvaluationConfig
+from unigen.config.folders import find_model
 from unigen.data.ranks import Ranks
 from unigen.evaluation.items import Item, share
 from unigen.evaluation.records import read_records, require_complete
@@ -83,6 +84,10 @@ class Job:
     def device(self) -> str:
         """Where this rank's models run: that of the evaluated one."""
         return str(self.model.get("device") or self.ranks.own_device())
+
+    def require_model(self, name: str) -> None:
+        """Raises CheckpointError where there is no other model of this name to load."""
+        find_model(name, self.options.data_root)
 
     def load_model(self, name: str) -> Pipeline:
         """Another model than the one that is evaluated, such as a judge, on this rank's device; each is loaded once."""

@@ -26,7 +26,6 @@ from unigen.generation.pipeline import AskRequest
 
 QUESTIONS_FILE = "evaluation/vqa_shapes.jsonl"
 MAX_NEW_TOKENS = 16
-MAX_PIXELS = 2**26
 LOOKING, BLIND = 0, 1  # the two samples of a question
 
 Entry = Mapping[str, Any]
@@ -133,7 +132,7 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _request(world: Path, entry: Entry, image: str) -> AskRequest:
     content = ((world / QUESTIONS_FILE).parent / image).read_bytes()
-    return AskRequest(entry["question"], (decode_image(content, max_pixels=MAX_PIXELS),))
+    return AskRequest(entry["question"], (decode_image(content),))
 
 
 def _record(entry: Entry, image: str, prediction: str, rank: int) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from unigen.generation.autoregressive import choose
 from unigen.generation.next_position import NextPositionSettings
 from unigen.models.unifork import UniFork
-from unigen.reference.depth_decoding import decode_depths_slowly
+from unigen.reference.depth_decoding import decode_guided_slowly
 
 
 @torch.no_grad()
@@ -43,7 +42,9 @@ def draw_positions_as_released(
         )  # padding sees itself, so that no softmax is empty
         positions_RL = place_C[-new:].expand(len(rows), -1)
         hidden_RLD = model.hidden_states(embeddings_RLD, positions_RL, is_seen_RLC[:, None], "generation", cache)
-        codes_RP, summed_RC = _decode(model, codebook_KC, hidden_RLD[:, -1], uniform_BSP[:, position], settings)
+        codes_RP, summed_RC = decode_guided_slowly(
+            model, codebook_KC, hidden_RLD[:, -1], uniform_BSP[:, position], settings
+        )
         drawn.append(codes_RP[: len(prompts)])
         embeddings_RLD = model.model.mm_projector(summed_RC)[:, None]
         is_token_RL = F.pad(is_token_RL, (0, 1), value=True)
@@ -56,20 +57,3 @@ def _padded_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[T
     ids = [[0] * (longest - len(row)) + list(row) for row in rows]
     is_token = [[False] * (longest - len(row)) + [True] * len(row) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(is_token, device=device)
-
-
-def _decode(
-    model: UniFork, codebook_KC: Tensor, states_RD: Tensor, uniform_BP: Tensor, settings: NextPositionSettings
-) -> tuple[Tensor, Tensor]:
-    num_images = len(uniform_BP)
-
-    def choose_code(logits_RK: Tensor, depth: int) -> Tensor:
-        logits_BK = logits_RK[:num_images]
-        if settings.has_guidance:
-            logits_BK = logits_RK[num_images:] + settings.guidance_scale * (logits_BK - logits_RK[num_images:])
-        chosen_B = choose(logits_BK, settings.choice, uniform_BP[:, depth : depth + 1])
-        return chosen_B.repeat(len(logits_RK) // num_images)
-
-    return decode_depths_slowly(
-        model.depth_transformer, states_RD, lambda codes: F.embedding(codes, codebook_KC), choose_code
-    )

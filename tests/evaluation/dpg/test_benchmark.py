@@ -32,6 +32,7 @@ KNOWN_LINES = [
 
 @pytest.fixture(autouse=True)
 def _the_judge_is_a_painter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "require_model", lambda job, name: None)
     monkeypatch.setattr(Job, "load_model", lambda job, name: job.pipeline if name == "same" else Painter())
 
 
@@ -214,6 +215,16 @@ def test_settings_that_cannot_work_are_named(
 ) -> None:
     with pytest.raises(EvaluationError, match=complaint):
         run(Painter(), tmp_path, prompts, questions, dpg=settings)
+
+
+def test_a_judge_that_is_not_there_is_named_before_anything_is_drawn(
+    prompts: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    painter = Painter()
+    with pytest.raises(EvaluationError, match="dpg: no model 'nobody'; tried"):
+        run(painter, tmp_path, prompts, questions, dpg={"judge": "model", "judge_model": "nobody"})
+    assert painter.prompts == []
 
 
 def test_other_questions_do_not_go_into_the_answers_of_these(prompts: Path, questions: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.evaluation.dpg.conftest import PROMPTS, ROWS, write_csv
 from unigen.cli.main import main
 from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.prompts import prompts_hash, read_prompts
-from unigen.evaluation.dpg.questions import read_questions, require_questions
+from unigen.evaluation.dpg.questions import read_question_file, require_questions
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -52,7 +52,7 @@ def test_an_empty_folder_names_the_remedy(tmp_path: Path) -> None:
 
 def test_dependencies_are_read_with_care(tmp_path: Path) -> None:
     rows = [("0", "1", "0", "other - text (a (b), c)", "x?"), ("0", "2", "1, 5,right", "global - (style)", "y?")]
-    file = read_questions(write_csv(tmp_path / "q.csv", rows))
+    file = read_question_file(write_csv(tmp_path / "q.csv", rows))
     first, second = file.questions
     assert (first.parents, second.parents) == ((), (1, 5))
     assert file.num_malformed == 1
@@ -62,24 +62,26 @@ def test_dependencies_are_read_with_care(tmp_path: Path) -> None:
 
 def test_a_row_without_a_number_is_named_and_one_without_a_question_left_out(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="line 2: proposition_id is 'x'"):
-        read_questions(write_csv(tmp_path / "q.csv", [("0", "x", "0", "a (x)", "Is it?")]))
-    file = read_questions(write_csv(tmp_path / "q.csv", [("0", "1", "0", "a (x)", " "), ("0", "2", "0", "a (x)", "?")]))
+        read_question_file(write_csv(tmp_path / "q.csv", [("0", "x", "0", "a (x)", "Is it?")]))
+    file = read_question_file(
+        write_csv(tmp_path / "q.csv", [("0", "1", "0", "a (x)", " "), ("0", "2", "0", "a (x)", "?")])
+    )
     assert ([question.number for question in file.questions], file.num_malformed) == ([2], 1)
 
 
 def test_a_file_without_a_column_or_a_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("item_id,text\n0,x\n")
     with pytest.raises(EvaluationError, match="no column 'proposition_id'"):
-        read_questions(tmp_path / "q.csv")
+        read_question_file(tmp_path / "q.csv")
     with pytest.raises(EvaluationError, match="holds no question"):
-        read_questions(write_csv(tmp_path / "q.csv", []))
+        read_question_file(write_csv(tmp_path / "q.csv", []))
     with pytest.raises(EvaluationError, match="cannot read"):
-        read_questions(tmp_path / "none.csv")
+        read_question_file(tmp_path / "none.csv")
 
 
 def test_prompts_without_questions_are_counted(questions: Path) -> None:
     with pytest.raises(EvaluationError, match=r"no question for 1 of 2 prompts \(first new\)"):
-        require_questions(read_questions(questions), ["0", "new"], questions)
+        require_questions(read_question_file(questions), ["0", "new"], questions)
 
 
 def test_questions_are_exported_one_line_a_prompt(questions: Path, tmp_path: Path) -> None:

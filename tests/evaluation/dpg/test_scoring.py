@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.dpg.conftest import ROWS, write_csv
-from unigen.evaluation.dpg.questions import read_questions
+from unigen.evaluation.dpg.questions import read_question_file
 from unigen.evaluation.dpg.scoring import Variant, score_dpg, tile_score
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -36,27 +36,27 @@ def test_a_no_zeroes_all_that_depends_on_it_down_the_chain(
     answers: dict[int, bool], expected: float, variant: Variant, tmp_path: Path
 ) -> None:
     rows = [("1", "0", "entity - whole (a)"), ("2", "1", "attribute - color (a)"), ("3", "2", "other - text (a)")]
-    asked = read_questions(file_of(tmp_path, *rows)).by_item()["0"]
+    asked = read_question_file(file_of(tmp_path, *rows)).by_item()["0"]
     assert tile_score(asked, answers, variant) == pytest.approx(expected)
 
 
 def test_a_dependency_on_a_later_question_cascades_only_in_the_fixed_variant(tmp_path: Path) -> None:
     # 1 needs 2, 2 needs 3, 3 is no: in the order of the file 1 looks at 2 before that is zeroed.
     rows = [("1", "2", "a - b (x)"), ("2", "3", "a - b (x)"), ("3", "0", "a - b (x)")]
-    asked = read_questions(file_of(tmp_path, *rows)).by_item()["0"]
+    asked = read_question_file(file_of(tmp_path, *rows)).by_item()["0"]
     answers = {1: YES, 2: YES, 3: NO}
     assert tile_score(asked, answers, "compat") == pytest.approx(1 / 3)
     assert tile_score(asked, answers, "fixed") == 0.0
 
 
 def test_questions_that_depend_on_each_other_end(tmp_path: Path) -> None:
-    asked = read_questions(file_of(tmp_path, ("1", "2", "a (x)"), ("2", "1", "a (x)"))).by_item()["0"]
+    asked = read_question_file(file_of(tmp_path, ("1", "2", "a (x)"), ("2", "1", "a (x)"))).by_item()["0"]
     assert tile_score(asked, {1: YES, 2: YES}, "fixed") == 1.0
     assert tile_score(asked, {1: YES, 2: NO}, "fixed") == 0.0
 
 
 def test_compat_skips_the_first_row_and_drops_a_prompt_that_needs_it(tmp_path: Path) -> None:
-    file = read_questions(write_csv(tmp_path / "q.csv", ROWS))
+    file = read_question_file(write_csv(tmp_path / "q.csv", ROWS))
     all_yes = {item: [dict.fromkeys(asked, YES)] * 4 for item, asked in file.by_item().items()}
     compat, fixed = score_dpg(file, all_yes, "compat"), score_dpg(file, all_yes, "fixed")
     assert compat is not None
@@ -67,7 +67,7 @@ def test_compat_skips_the_first_row_and_drops_a_prompt_that_needs_it(tmp_path: P
 
 def test_compat_looks_up_a_missing_parent_only_until_a_no(tmp_path: Path) -> None:
     rows = [("2", "0", "a - b (x)"), ("3", "2,9", "a - b (x)")]
-    asked = read_questions(file_of(tmp_path, *rows)).by_item()["0"]
+    asked = read_question_file(file_of(tmp_path, *rows)).by_item()["0"]
     assert tile_score(asked, {2: NO, 3: YES}, "compat") == 0.0
     with pytest.raises(KeyError):
         tile_score(asked, {2: YES, 3: YES}, "compat")
@@ -75,7 +75,7 @@ def test_compat_looks_up_a_missing_parent_only_until_a_no(tmp_path: Path) -> Non
 
 
 def test_one_tile_without_its_parent_drops_the_whole_prompt(tmp_path: Path) -> None:
-    file = read_questions(file_of(tmp_path, ("2", "0", "a - b (x)"), ("3", "2,9", "a - b (x)")))
+    file = read_question_file(file_of(tmp_path, ("2", "0", "a - b (x)"), ("3", "2,9", "a - b (x)")))
     tiles = [{2: NO, 3: YES}, {2: YES, 3: YES}]
     compat = score_dpg(file, {"0": tiles}, "compat")
     assert compat is None
@@ -85,7 +85,7 @@ def test_one_tile_without_its_parent_drops_the_whole_prompt(tmp_path: Path) -> N
 
 
 def test_kinds_are_means_of_answers_as_given_over_the_last_tile_or_over_all(tmp_path: Path) -> None:
-    file = read_questions(file_of(tmp_path, ("1", "0", "entity - whole (a)"), ("2", "1", "attribute - color (a)")))
+    file = read_question_file(file_of(tmp_path, ("1", "0", "entity - whole (a)"), ("2", "1", "attribute - color (a)")))
     tiles = [{1: NO, 2: YES}, {1: NO, 2: YES}, {1: NO, 2: NO}, {1: YES, 2: NO}]
     compat, fixed = score_dpg(file, {"0": tiles}, "compat"), score_dpg(file, {"0": tiles}, "fixed")
     assert compat is not None
@@ -98,7 +98,7 @@ def test_kinds_are_means_of_answers_as_given_over_the_last_tile_or_over_all(tmp_
 
 def test_prompts_weigh_the_same_whatever_their_number_of_questions(tmp_path: Path) -> None:
     rows = [("first", "1", "0", "a (x)", "?"), *[("0", str(n), "0", "a (x)", "?") for n in range(1, 10)]]
-    file = read_questions(write_csv(tmp_path / "q.csv", [*rows, ("coco1", "1", "0", "a (x)", "?")]))
+    file = read_question_file(write_csv(tmp_path / "q.csv", [*rows, ("coco1", "1", "0", "a (x)", "?")]))
     found = score_dpg(file, {"0": [dict.fromkeys(range(1, 10), YES)], "coco1": [{1: NO}]}, "fixed")
     assert found is not None
     assert found.overall == pytest.approx(50.0)
@@ -129,7 +129,7 @@ def plainly(rows: list[dict[str, str]], answers: dict[tuple[str, int], bool]) ->
 @needs_data
 def test_real_questions_with_real_answers_of_mplug() -> None:
     path = DATA / "dsg1k_first100_items.csv"
-    file = read_questions(path)
+    file = read_question_file(path)
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
     given: dict[tuple[str, int], bool] = {}
     for row in csv.DictReader((DATA / "dsg1k_first100_mplug_answers.csv").open(encoding="utf-8")):
@@ -154,7 +154,7 @@ def test_real_questions_with_real_answers_of_mplug() -> None:
 
 @needs_data
 def test_other_real_questions_of_the_same_schema_are_read_whole() -> None:
-    file = read_questions(DATA / "dsg_tifa160_dev_anns.csv")
+    file = read_question_file(DATA / "dsg_tifa160_dev_anns.csv")
     assert (len(file.questions), len(file.by_item()), file.num_malformed) == (842, 160, 78)  # 78 rows have no question
     everything = {item: [dict.fromkeys(asked, YES)] for item, asked in file.by_item().items()}
     found = score_dpg(file, everything, "fixed")

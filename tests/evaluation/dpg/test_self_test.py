@@ -14,6 +14,7 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.judges import FileJudge
 from unigen.evaluation.dpg.self_test import KNOWN, known_pictures, known_questions, self_test
 from unigen.evaluation.drawings import read_image
+from unigen.evaluation.job import Job
 
 RIGHT = [line["answer"] for line in KNOWN_LINES]
 MPLUG = FileJudge("dpg", {"judge": "mplug"}, is_exact=True)
@@ -72,6 +73,7 @@ def test_a_score_of_a_broken_official_judge_is_refused(prompts: Path, questions:
 def test_results_say_how_the_judge_did_and_the_model_is_tested_before_it_is_asked(
     prompts: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Job, "require_model", lambda job, name: None)
     monkeypatch.setattr("unigen.evaluation.job.load_pipeline", lambda name, **settings: Painter())
     results = run(Painter(), tmp_path, prompts, questions, dpg=MODEL).results
     assert results is not None
@@ -94,6 +96,7 @@ def test_a_model_that_judges_is_loaded_once(
         loaded.append(name)
         return Painter()
 
+    monkeypatch.setattr(Job, "require_model", lambda job, name: None)
     monkeypatch.setattr("unigen.evaluation.job.load_pipeline", load)
     assert run(Painter(), tmp_path, prompts, questions, dpg=MODEL).failures == []
     assert loaded == ["same"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from unigen.annotation.judges.judge import MAX_PIXELS, Reply, Request, reason_of
+from unigen.annotation.judges.judge import Reply, Request, reason_of
 from unigen.data.detection import Detection
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
@@ -46,4 +46,4 @@ def _reply(request: Request) -> Reply:
 @lru_cache(maxsize=16)
 def _detections(content: bytes) -> list[Detection]:
     """What is in an image; its questions come one after another."""
-    return detect(decode_image(content, max_pixels=MAX_PIXELS))
+    return detect(decode_image(content))

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
-from unigen.annotation.judges.judge import MAX_PIXELS, Reply, Request, reason_of
+from unigen.annotation.judges.judge import Reply, Request, reason_of
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.errors import ConfigError
@@ -203,7 +203,7 @@ def _data_address(content: bytes) -> str:
         raise SampleRefused("unreadable_image", str(error)) from error
     if media_type not in SENT_AS_THEY_ARE:
         buffer = io.BytesIO()
-        decode_image(content, max_pixels=MAX_PIXELS).save(buffer, "png")
+        decode_image(content).save(buffer, "png")
         media_type, content = "image/png", buffer.getvalue()
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 

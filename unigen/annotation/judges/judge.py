@@ -11,8 +11,6 @@ from unigen.data.faults import SampleRefused
 from unigen.errors import UnigenError
 
 K = TypeVar("K")
-MAX_PIXELS = 2**28
-"""Images beyond are refused before they are decoded."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
-from unigen.annotation.judges.judge import MAX_PIXELS, Reply, Request, reason_of
+from unigen.annotation.judges.judge import Reply, Request, reason_of
 from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.generation.pipeline import AskRequest, Pipeline
@@ -49,7 +49,7 @@ def readable_groups(
         refused: list[tuple[K, Reply]] = []
         for key, request in batch:
             try:
-                images = () if request.image is None else (decode_image(request.image, max_pixels=MAX_PIXELS),)
+                images = () if request.image is None else (decode_image(request.image),)
                 group.append((key, request, images))
             except SampleRefused as error:
                 refused.append((key, Reply(error=reason_of(error))))

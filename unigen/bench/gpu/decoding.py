@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import Qwen2Config
 
 from unigen.bench.figures import Figure, Setting
+from unigen.bench.gpu.cases import Case
 from unigen.bench.gpu.timing import FULL, QUICK, Timed, start_clean, time_runs
 from unigen.bench.machine import peak_bandwidth
 from unigen.bench.models import FULL_CODEBOOK, random_text, served_model, shipped_config
 from unigen.data.batch import Batch, Sample, collate
 from unigen.generation.autoregressive import TextSettings, write_text
-from unigen.generation.steps import Decoding
 from unigen.models.cost import LanguageModelCost
 from unigen.sequence.layout import Document, text
 
@@ -23,15 +22,6 @@ PROMPT_TOKENS = 128
 FEW_TOKENS, MANY_TOKENS = 64, 256
 """The rate is that of the tokens between the two: neither the prompt nor the recording of a graph is in it."""
 NEVER = -1
-
-
-@dataclass(frozen=True)
-class Case:
-    batch_size: int
-    decoding: Decoding
-    accept: float | None = None
-    """Tokens a second."""
-    good: float | None = None
 
 
 CASES = (
@@ -42,6 +32,7 @@ CASES = (
     Case(1, "compile"),
     Case(64, "compile"),
 )
+"""Rates in tokens a second."""
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
@@ -79,18 +70,16 @@ def measure_cases(
         few, many = (timed(batch, case, length) for length in lengths)
         seconds = max(many.seconds - few.seconds, 1e-9) / (lengths[1] - lengths[0])
         needed = cost.decoding_bytes(prompt_tokens + sum(lengths) / 2, case.batch_size, size)
-        name = f"decoding/batch_{case.batch_size}/{case.decoding}"
-        yield Figure(
-            name,
+        yield case.figure(
+            "decoding",
             case.batch_size / seconds,
             "tokens/s",
-            at_least=None if case.accept is None else setting.timed(case.accept),
-            good=case.good,
+            setting,
             ceiling=case.batch_size * bandwidth / needed if bandwidth else None,
             note=f"tokens {lengths[0]} to {lengths[1]} behind a prompt of {prompt_tokens}; repeats {many.spread:.1%} apart",
         )
         yield Figure(
-            f"{name}/whole_answer",
+            f"{case.name('decoding')}/whole_answer",
             case.batch_size * lengths[1] / many.seconds,
             "tokens/s",
             note=f"prompt, recording and {lengths[1]} tokens; {many.note}",

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from transformers import Qwen2Config
 
 from unigen.bench.figures import Figure, Setting
+from unigen.bench.gpu.cases import Case
 from unigen.bench.gpu.timing import FULL, QUICK, start_clean, time_runs
 from unigen.bench.models import FULL_CODEBOOK, NUM_CODES, random_text, served_model, shipped_config
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
-from unigen.generation.steps import Decoding
 from unigen.models.cost import LanguageModelCost
 from unigen.training.speed import peak_flops
 
@@ -22,15 +21,6 @@ STEPS = 50
 GUIDANCE_SCALE = 6.0
 PROMPT_TOKENS = 128
 EMPTY_PROMPT_TOKENS = 9
-
-
-@dataclass(frozen=True)
-class Case:
-    batch_size: int
-    decoding: Decoding
-    accept: float | None = None
-    """Images a second."""
-    good: float | None = None
 
 
 CASES = (
@@ -43,6 +33,7 @@ CASES = (
     Case(1, "compile"),
     Case(32, "compile"),
 )
+"""Rates in images a second."""
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
@@ -77,12 +68,11 @@ def measure_cases(
         flops = LanguageModelCost(config).drawing_flops(
             prompt_tokens, num_codes, codebook_size, steps, rows=2 * case.batch_size, prompts=case.batch_size + 1
         )
-        yield Figure(
-            f"drawing/batch_{case.batch_size}/{case.decoding}",
+        yield case.figure(
+            "drawing",
             case.batch_size / timed.seconds,
             "images/s",
-            at_least=None if case.accept is None else setting.timed(case.accept),
-            good=case.good,
+            setting,
             ceiling=case.batch_size * peak / flops if peak else None,
             note=f"{steps} steps, prompt {prompt_tokens}; batch {timed.note}",
         )

@@ -31,7 +31,6 @@ PAIRS_FOLDER = "evaluation/captioned"
 """Of a world of shapes: scenes that training never shows, with long captions."""
 STATES_FOLDER = "states"
 NUM_PERMUTATIONS = 20
-MAX_PIXELS = 2**26
 
 
 class Alignment:
@@ -113,7 +112,7 @@ def _read_batch(job: Job, batch: Sequence[tuple[Item, Pair]]) -> list[str]:
     ready, images, failures = [], [], []
     for item, pair in batch:
         try:
-            images.append(decode_image(pair.read_image(), max_pixels=MAX_PIXELS))
+            images.append(decode_image(pair.read_image()))
             ready.append((item, pair))
         except (OSError, SampleRefused) as error:
             failures.append(f"{Alignment.name}, item {item.item_id}: {pair.name}: {error}")

@@ -34,6 +34,8 @@ class Dpg:
     def check(self, job: Job) -> None:
         open_run(job.folder, Work.of(job).identity(), writes=False)
         metric_of(job.options.dpg)
+        if job.options.dpg.judge_model is not None:
+            job.require_model(job.options.dpg.judge_model)
 
     def run(self, job: Job) -> list[str]:
         work = Work.of(job)

@@ -54,7 +54,7 @@ class QuestionFile:
         return found
 
 
-def read_questions(path: Path) -> QuestionFile:
+def read_question_file(path: Path) -> QuestionFile:
     """Read a csv of questions.
 
     Raises:

@@ -11,7 +11,7 @@ from unigen.errors import EvaluationError
 from unigen.evaluation.dpg.answers import TileQuestion, read_answers, tile_questions
 from unigen.evaluation.dpg.grid import make_grid
 from unigen.evaluation.dpg.prompts import Prompt, prompts_hash, read_prompts
-from unigen.evaluation.dpg.questions import Question, QuestionFile, read_questions, require_questions
+from unigen.evaluation.dpg.questions import Question, QuestionFile, read_question_file, require_questions
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn, read_image
 from unigen.evaluation.items import Item, expand
 from unigen.evaluation.job import Job
@@ -45,7 +45,7 @@ class Work:
             raise EvaluationError(f"dpg draws 1 or 4 images of each prompt, not {num_images}; give --num-images 4")
         prompts = read_prompts(find_benchmark_file(config.prompts, "dpg.prompts", "dpg_bench/prompts"))
         place = find_benchmark_file(config.questions, "dpg.questions", "dpg_bench/dpg_bench.csv")
-        file = read_questions(place)
+        file = read_question_file(place)
         require_questions(file, [prompt.item_id for prompt in prompts], place)
         work = cls(job, prompts, file, file_hash(place), expand(NAME, len(prompts), num_images, job.options.seed))
         if work.is_other_set and not job.options.is_partial_allowed:

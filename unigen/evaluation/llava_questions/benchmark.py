@@ -6,8 +6,8 @@ The questions are asked as they stand. The answers are also written as the proto
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,12 @@ from unigen.evaluation.llava_questions.gqa import score_gqa
 from unigen.evaluation.llava_questions.mme import score_mme
 from unigen.evaluation.llava_questions.pope import score_pope
 from unigen.evaluation.llava_questions.seed import score_seed
-from unigen.evaluation.llava_questions.vqav2 import score_vqav2
+from unigen.evaluation.llava_questions.vqav2 import require_processor, score_vqav2
 from unigen.evaluation.places import find_playground_file
 from unigen.evaluation.records import RecordWriter, read_records
 from unigen.generation.pipeline import AskRequest
 
 MAX_NEW_TOKENS = 128
-MAX_PIXELS = 2**28
 ANSWERS_NAME = "answers.jsonl"
 
 
@@ -53,9 +52,12 @@ class QuestionBenchmark:
     name: str
     places: Places
     rules: Callable[[Sequence[Answered], Files], Scores]
+    require: Callable[[], object] = lambda: None
+    """Complains of what the rules need and is not installed, before anything is asked."""
     families = frozenset({UNIGEN, UNIFORK})
 
     def check(self, job: Job) -> None:
+        self.require()
         self._work(job)
         open_run(job.folder, self._identity(job), writes=False)
 
@@ -128,7 +130,7 @@ def _requests(
 
     @lru_cache(maxsize=1)
     def read(name: str) -> Image.Image:
-        return decode_image((images / name).read_bytes(), max_pixels=MAX_PIXELS)
+        return decode_image((images / name).read_bytes())
 
     for item, question in pending:
         try:
@@ -141,18 +143,27 @@ def _requests(
 
 
 _MME_RELEASE = "MME/MME_Benchmark_release_version"
-MME = QuestionBenchmark("mme", Places("MME/llava_mme.jsonl", _MME_RELEASE, _MME_RELEASE), score_mme)
-POPE = QuestionBenchmark("pope", Places("pope/llava_pope_test.jsonl", "pope/val2014", "pope/coco"), score_pope)
-SEED_BENCH = QuestionBenchmark(
-    "seed_bench",
-    Places("seed_bench/llava-seed-bench.jsonl", "seed_bench", "seed_bench/SEED-Bench.json"),
-    score_seed,
+_BENCHMARKS = (
+    QuestionBenchmark("mme", Places("MME/llava_mme.jsonl", _MME_RELEASE, _MME_RELEASE), score_mme),
+    QuestionBenchmark("pope", Places("pope/llava_pope_test.jsonl", "pope/val2014", "pope/coco"), score_pope),
+    QuestionBenchmark(
+        "seed_bench",
+        Places("seed_bench/llava-seed-bench.jsonl", "seed_bench", "seed_bench/SEED-Bench.json"),
+        score_seed,
+    ),
+    QuestionBenchmark(
+        "vqav2",
+        Places("vqav2/llava_vqav2_mscoco_test-dev2015.jsonl", "vqav2/test2015", None),
+        score_vqav2,
+        require_processor,
+    ),
+    QuestionBenchmark(
+        "gqa",
+        Places("gqa/llava_gqa_testdev_balanced.jsonl", "gqa/data/images", "gqa/data/testdev_balanced_questions.json"),
+        score_gqa,
+    ),
 )
-VQAV2 = QuestionBenchmark(
-    "vqav2", Places("vqav2/llava_vqav2_mscoco_test-dev2015.jsonl", "vqav2/test2015", None), score_vqav2
-)
-GQA = QuestionBenchmark(
-    "gqa",
-    Places("gqa/llava_gqa_testdev_balanced.jsonl", "gqa/data/images", "gqa/data/testdev_balanced_questions.json"),
-    score_gqa,
-)
+QUESTION_BENCHMARKS: dict[str, Callable[[], QuestionBenchmark]] = {
+    one.name: partial(replace, one) for one in _BENCHMARKS
+}
+"""What makes each, by name."""

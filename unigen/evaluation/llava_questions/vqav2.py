@@ -8,7 +8,7 @@ test questions is EvalAI's alone. EvalAI wants an answer to every test question,
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from unigen.data.whole_files import whole_file
 from unigen.errors import EvaluationError
 from unigen.evaluation.items import read_entries
 from unigen.evaluation.llava_questions.answers import Answered, Files, Scores, read_content, require_found
-from unigen.evaluation.llava_questions.vqa_text import normalise_answer
 from unigen.evaluation.statistics import clustered, estimate
 
 SUBMISSION_NAME = "vqav2_submission.json"
@@ -27,9 +26,10 @@ def score_vqav2(answered: Sequence[Answered], files: Files) -> Scores:
     """Writes the submission; accuracy in all and by type of answer, where there is a truth.
 
     Raises:
-        EvaluationError: a truth that cannot be read, or lacks a question.
+        EvaluationError: a truth that cannot be read, or lacks a question; lmms-eval is not installed.
     """
-    answers = {one.id: normalise_answer(one.text) for one in answered}
+    normalise = require_processor()
+    answers = {one.id: normalise(one.text) for one in answered}
     lines = [{"question_id": one.question["question_id"], "answer": answers[one.id]} for one in answered]
     unasked = _unasked(set(answers), files.questions.with_name(ALL_QUESTIONS_NAME))
     with whole_file(files.output / SUBMISSION_NAME) as partial:
@@ -43,7 +43,7 @@ def score_vqav2(answered: Sequence[Answered], files: Files) -> Scores:
     groups: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for one in answered:
         entry = known[one.id]
-        people = [normalise_answer(text) for text in entry["texts"]]
+        people = [normalise(text) for text in entry["texts"]]
         pair = (str(one.question["image"]), agreement(answers[one.id], people))
         groups["accuracy"].append(pair)
         groups[entry["type"]].append(pair)
@@ -54,6 +54,20 @@ def agreement(answer: str, people: Sequence[str]) -> float:
     """The official accuracy: over every choice of all people but one, the mean of min(1, those who said so / 3)."""
     others = [[text for place, text in enumerate(people) if place != left_out] for left_out in range(len(people))]
     return sum(min(1.0, group.count(answer) / 3) for group in others) / len(others)
+
+
+def require_processor() -> Callable[[str], str]:
+    """lmms-eval's form of answers, which is EvalAI's: numbers as digits, no articles, one spelling of contractions.
+
+    Raises:
+        EvaluationError: it is not installed.
+    """
+    try:
+        from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
+    except ImportError as error:
+        raise EvaluationError("vqav2 needs lmms-eval; run: bash scripts/setup.sh eval") from error
+    process: Callable[[str], str] = EvalAIAnswerProcessor()
+    return process
 
 
 def _unasked(asked: set[str], all_questions: Path) -> list[Any]:

@@ -19,7 +19,6 @@ from unigen.data.turns import without_image_marks
 from unigen.errors import EvaluationError
 from unigen.generation.pipeline import AskRequest
 
-MAX_PIXELS = 2**28
 Message = Mapping[str, Any]
 """`{"role": "user", "content": [{"type": "text", "text": ...}, {"type": "image", "url": ...}]}`"""
 
@@ -62,7 +61,7 @@ def read_image(value: Any) -> Image.Image:
     if isinstance(value, Image.Image):
         return value.convert("RGB")
     try:
-        return decode_image(_image_bytes(value), max_pixels=MAX_PIXELS)
+        return decode_image(_image_bytes(value))
     except (OSError, ValueError, binascii.Error, SampleRefused) as error:
         raise EvaluationError(f"an image of a task cannot be read ({str(value)[:80]}): {error}") from error
 

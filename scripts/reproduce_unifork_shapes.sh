@@ -19,8 +19,8 @@ mkdir -p "$run"
 run=$(cd "$run" && pwd)
 [[ -f "$run/started" ]] || date +%s >"$run/started"
 
-world=() tokenizer=() scoring=(--guidance-scale 2 --num-images 4)
-arms="und_expert gen_expert fully_shared fork_quarter fork_half fork_three_quarters" seeds="0 1 2" steps=2000 budgets="500 1000"
+world=() tokenizer=() scoring=(--guidance-scale 2 --num-images 2)
+arms="und_expert gen_expert fully_shared fork_quarter fork_half fork_three_quarters" seeds="0 1 2" steps=1000 budgets=500
 case "${PROFILE:-full}" in
   full) ;;
   short)

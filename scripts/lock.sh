@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-extras=(eval annotate demo dev liger)
+extras=(eval annotate demo dev liger uae)
 locks=scripts/requirements
 together=$(mktemp)
 trap 'rm -f -- "$together"' EXIT

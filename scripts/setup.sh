@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Usage: bash scripts/setup.sh [eval] [annotate] [demo] [dev] [flash-attn]
+# Usage: bash scripts/setup.sh [eval] [annotate] [demo] [dev] [uae] [flash-attn]
 # Installs the package and the named extras into the active venv or conda environment (not conda's base), else into .venv.
 # Needs Python >= 3.11, git and a package index. Run it as often as you like: what is there is kept, what is broken is mended.
 set -euo pipefail

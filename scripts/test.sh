@@ -4,7 +4,7 @@
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-bash "$UNIGEN_ROOT/scripts/setup.sh" dev eval
+bash "$UNIGEN_ROOT/scripts/setup.sh" dev eval uae
 use_environment
 cd "$UNIGEN_ROOT"
 # Two workers share two cores: one thread each.

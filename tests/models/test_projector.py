@@ -26,3 +26,10 @@ def test_no_rows_give_no_rows_and_zero_gradients() -> None:
     for parameter in projector.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() == 0
+
+
+def test_the_width_between_the_layers_can_be_another() -> None:
+    with torch.device("meta"):
+        projector = Projector(2048, 4096, hidden_features=8192)
+    assert [tuple(weight.shape) for weight in projector.parameters()] == [(8192, 2048), (8192,), (4096, 8192), (4096,)]
+    assert sum(parameter.numel() for parameter in projector.parameters()) == 50_343_936

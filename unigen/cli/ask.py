@@ -21,10 +21,11 @@ from unigen.errors import ConfigError, DataError
     "--image", "image_files", multiple=True, type=click.Path(path_type=Path), help="May be given several times."
 )
 @click.option("--question", "questions", multiple=True, help="May be given several times.")
+@click.option("--caption", is_flag=True, help="Begin by asking for a caption, in the words of the model's family.")
 @click.option("--chat", is_flag=True, help="Read further questions from standard input, one a line, to its end.")
 @click.option("--independent", is_flag=True, help="Ask every question on its own.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [128]")
-@click.option("--temperature", type=click.FloatRange(min=0), help="0 takes the most probable word.  [0]")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [128; UAE 512]")
+@click.option("--temperature", type=click.FloatRange(min=0), help="0 takes the most probable word.  [0; UAE 0.7]")
 @click.option("--top-k", type=click.IntRange(min=0), help="Choose among the k most probable tokens.  [all]")
 @click.option("--top-p", type=click.FloatRange(0, 1), help="Choose among tokens of this total probability.  [1]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
@@ -33,6 +34,7 @@ from unigen.errors import ConfigError, DataError
 def command(
     image_files: tuple[Path, ...],
     questions: tuple[str, ...],
+    caption: bool,
     chat: bool,
     independent: bool,
     seed: int,
@@ -44,13 +46,15 @@ def command(
     as_json: bool,
     **writing: Any,
 ) -> None:
-    if not questions and not chat:
-        raise ConfigError("say what to ask: --question TEXT, or --chat to type questions")
+    if not questions and not chat and not caption:
+        raise ConfigError("say what to ask: --question TEXT, --caption, or --chat to type questions")
     if chat and independent:
         raise ConfigError("--chat and --independent exclude each other: a chat remembers")
-    images = tuple(_read_image(file) for file in image_files)
+    images = tuple(read_image(file) for file in image_files)
     settings = {"batch_size": batch_size, **model_options.given(**writing)}
     pipeline = model_options.load(model, data_root, device, decoding)
+    if caption:
+        questions = (pipeline.caption_request, *questions)
     if independent:
         turns = _ask_each(pipeline, images, questions, seed, settings)
     else:
@@ -64,7 +68,12 @@ def command(
         click.echo(json.dumps({"turns": asked, "images": [str(file) for file in image_files]}))
 
 
-def _read_image(file: Path) -> Any:
+def read_image(file: Path) -> Any:
+    """The RGB image in a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     from unigen.data.faults import SampleRefused
     from unigen.data.images import decode_image
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from unigen.errors import ConfigError
+
 TIES = {"keep": "keep", "true": True, "false": False}
 
 
@@ -23,6 +25,7 @@ def command() -> None:
 @click.option("--tie", default="keep", show_default=True, type=click.Choice(list(TIES)), help="One embedding or two.")
 @click.option("--language-model", help="Qwen2 folder that a released checkpoint is to name.  [found by its sizes]")
 @click.option("--generation-branch", help="UniFork: checkpoint of the same origin whose generation branch to take.")
+@click.option("--merge", is_flag=True, help="UAE: one whole model, its adapters worked into its weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def model(
     source: str,
@@ -32,42 +35,62 @@ def model(
     tie: str,
     language_model: str | None,
     generation_branch: str | None,
+    merge: bool,
     as_json: bool,
 ) -> None:
     """Rewrite the checkpoint SOURCE, released or ours, without changing a bit of its weights.
 
     `ours` is config.json, safetensors, tokenizer and model card; `released` is config.json and pytorch_model.bin (UniGen alone).
     An adapter becomes a whole model. Of two UniFork checkpoints that were tuned apart, SOURCE for understanding and
-    --generation-branch for generation, one is made that has both branches.
+    --generation-branch for generation, one is made that has both branches. Of a released UAE (the file model.yaml that names its
+    folders) the base and each adapter become checkpoints below OUTPUT, or with --merge one whole model.
     """
     from unigen.config.folders import find_model
     from unigen.models.unifork_checkpoints import holds_unifork
+    from unigen.models.weights import model_kind
 
-    folder = find_model(source, data_root)
-    if holds_unifork(folder):
-        _convert_unifork(folder, output, to, data_root, generation_branch, tie=tie, language_model=language_model)
+    folder, made = find_model(source, data_root), output
+    options = {"generation_branch": generation_branch, "tie": tie, "language_model": language_model}
+    if model_kind(folder) == "uae":
+        made = _convert_uae(folder, output, to, data_root, merge, **options)
+    elif merge:
+        raise ConfigError(
+            f"{folder} is no UAE, so --merge does not serve it; drop it: an adapter becomes a whole model anyway"
+        )
+    elif holds_unifork(folder):
+        _convert_unifork(folder, output, to, data_root, **options)
     else:
-        _convert_unigen(source, output, to, data_root, generation_branch, tie=tie, language_model=language_model)
-    click.echo(json.dumps({"output": str(output), "format": to}) if as_json else f"wrote {output}")
+        _convert_unigen(source, output, to, data_root, **options)
+    click.echo(json.dumps({"output": str(made), "format": to}) if as_json else f"wrote {made}")
+
+
+def _convert_uae(folder: Path, output: Path, to: str, data_root: str, merge: bool, **foreign: str | None) -> Path:
+    from unigen.models.uae_conversion import convert_uae
+
+    _refuse_foreign(folder, "UAE", to, foreign)
+    return convert_uae(folder, output, data_root, merge=merge)
+
+
+def _refuse_foreign(folder: Path, family: str, to: str, foreign: dict[str, str | None]) -> None:
+    """Raises ConfigError for options that mean nothing for a family, which is written in our format alone."""
+    given = [name for name, value in foreign.items() if value not in (None, "keep")]
+    if to != "ours" or given:
+        wrong = "--to released" if to != "ours" else f"--{given[0].replace('_', '-')}"
+        raise ConfigError(f"{folder} is a {family} checkpoint, which {wrong} does not serve; give --to ours alone")
 
 
 def _convert_unifork(
     folder: Path, output: Path, to: str, data_root: str, generation_branch: str | None, **unigen_only: str | None
 ) -> None:
-    from unigen.errors import ConfigError
     from unigen.models.unifork_conversion import convert_unifork
 
-    given = [name for name, value in unigen_only.items() if value not in (None, "keep")]
-    if to != "ours" or given:
-        wrong = "--to released" if to != "ours" else f"--{given[0].replace('_', '-')}"
-        raise ConfigError(f"{folder} is a UniFork checkpoint, which {wrong} does not serve; give --to ours alone")
+    _refuse_foreign(folder, "UniFork", to, unigen_only)
     convert_unifork(folder, output, data_root, generation_branch)
 
 
 def _convert_unigen(
     source: str, output: Path, to: Any, data_root: str, generation_branch: str | None, **options: Any
 ) -> None:
-    from unigen.errors import ConfigError
     from unigen.models.conversion import convert_model
 
     if generation_branch is not None:

@@ -23,6 +23,7 @@ SETTINGS = {
     "top_k": "drawing.top_k",
     "top_p": "drawing.top_p",
     "negative_prompt": "drawing.negative_prompt",
+    "resolution": "drawing.resolution",
     "prompts": "geneval.prompts",
     "lmms_tasks": "lmms.tasks",
     "best_of": "best_of_n.num_drawn",

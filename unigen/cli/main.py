@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("unigen.cli.train", "Train the stage that a configuration describes."),
     "sample": ("unigen.cli.sample", "Draw images from prompts."),
     "ask": ("unigen.cli.ask", "Ask a model about images."),
+    "reconstruct": ("unigen.cli.reconstruct", "Caption images and draw them again from their captions."),
     "evaluate": ("unigen.cli.evaluate", "Score a model on benchmarks."),
     "study": ("unigen.cli.study", "Write the report of a comparison."),
     "report": ("unigen.cli.report", "Write the report of a run."),

@@ -35,15 +35,18 @@ DRAWING = (
     click.option(
         "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Base of one seed per image."
     ),
-    click.option("--guidance-scale", type=float, help="0 and 1 follow the prompt alone.  [6; UniFork 4]"),
-    click.option("--steps", type=click.IntRange(min=1), help="Drawing steps.  [50, or the codes of an image if fewer]"),
+    click.option("--guidance-scale", type=float, help="0 and 1 follow the prompt alone.  [6; UniFork 4; UAE 5]"),
+    click.option(
+        "--steps", type=click.IntRange(min=1), help="Drawing steps.  [50, or the codes of an image if fewer; UAE 40]"
+    ),
     click.option("--temperature", type=click.FloatRange(min=0), help="Randomness of which codes are kept.  [1]"),
     click.option("--temperature-schedule", type=click.Choice(["compounding", "linear"]), help="[compounding]"),
     click.option(
         "--top-k", type=click.IntRange(min=0), help="UniFork: choose among the k likeliest codes; 0: all.  [900]"
     ),
     click.option("--top-p", type=click.FloatRange(0, 1), help="UniFork: among codes of this probability.  [0.96]"),
-    click.option("--negative-prompt", help="UniFork: what unconditional rows say.  [the null prompt of training]"),
+    click.option("--negative-prompt", help="UniFork, UAE: what guidance leads away from.  [as in training]"),
+    click.option("--resolution", type=click.IntRange(min=1), help="UAE: side in pixels.  [the model's]"),
 )
 BATCH_SIZE = click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
 

@@ -11,6 +11,7 @@ from unigen.config.schema import Config
 from unigen.errors import ConfigError
 
 TRANSFORMERS_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md")
+DIFFUSION_PARTS = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Asset:
 
 def _transformers(name: str, repository: str, revision: str) -> Asset:
     return Asset(name, repository, "model", revision, "Apache-2.0", TRANSFORMERS_FILES)
+
+
+def _stable_diffusion(size: str) -> Asset:
+    """Without T5 and without the files of other programs."""
+    name = f"stable-diffusion-3.5-{size}"
+    files = tuple(f"{part}/*" for part in DIFFUSION_PARTS)
+    return Asset(name, f"stabilityai/{name}", "model", None, "Stability AI Community License; gated", files)
 
 
 ASSETS: dict[str, Asset] = {
@@ -72,6 +80,17 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),
         Asset("vila-u-7b-256", "mit-han-lab/vila-u-7b-256", "model", None, "see its page", ("vision_tower/*",)),
+        Asset("UAE", "zhiyuanyan1/UAE", "model", None, "see its page"),
+        Asset(
+            "Qwen2.5-VL-3B-Instruct",
+            "Qwen/Qwen2.5-VL-3B-Instruct",
+            "model",
+            "66285546d2b821cf421d4f5eb2576359d3770cd3",
+            "Qwen Research License",
+            TRANSFORMERS_FILES,
+        ),
+        _stable_diffusion("large"),
+        _stable_diffusion("medium"),
         Asset(
             "falcon-refinedweb",
             "tiiuae/falcon-refinedweb",

@@ -26,7 +26,9 @@ class DrawingConfig:
     top_p: float | None = None
     """UniFork: choose among codes of this total probability."""
     negative_prompt: str | None = None
-    """UniFork: what the unconditional rows say."""
+    """UniFork, UAE: what guidance leads away from."""
+    resolution: int | None = None
+    """UAE: side of the images in pixels."""
 
     def given(self) -> dict[str, Any]:
         """The settings that differ from the family's defaults, as a pipeline takes them."""

@@ -13,7 +13,9 @@ SHIPPED_CONFIGS = REPOSITORY / "configs" / "models"
 """The config.json files that come with the project, by model name."""
 
 
-MODEL_FILES = ("config.json", "adapter_config.json")
+PARTS_FILE = "model.yaml"
+"""Names the folders that a released UAE is put together from."""
+MODEL_FILES = ("config.json", "adapter_config.json", PARTS_FILE)
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 # In order of preference: a safe format before a pickle, the usual name before the released tokenizer's.
@@ -23,6 +25,8 @@ WEIGHT_FILES = (
     "pytorch_model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
 )
 
 
@@ -35,6 +39,7 @@ def find_model(
     """The folder that `name` means: seen from the folder `near`, as given, then under `<data_root>/checkpoints`.
 
     Each of them is taken if it holds one of `files`; else its `unwrapped_model`; else its newest `*/unwrapped_model`.
+    The path of a `model.yaml` means its folder.
 
     Raises:
         CheckpointError: listing all that was tried.
@@ -69,9 +74,15 @@ def find_config(name: str | Path, data_root: str | Path | None = None) -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files of a folder, in order of name."""
+    """SHA-256 over the weight files of a folder, in order of name.
+
+    Raises:
+        CheckpointError: it has none.
+    """
     digest = hashlib.sha256()
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    if not files:
+        raise CheckpointError(f"no weights in {folder} to know it by")
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -93,6 +104,8 @@ def portable_path(target: Path, home: Path, data_root: str | Path | None = None)
 
 
 def _places(name: str | Path, data_root: str | Path | None, near: Path | None) -> list[Path]:
+    if Path(name).name == PARTS_FILE:
+        name = Path(name).parent
     places = [Path(name)] if near is None else [near / name, Path(name)]
     if data_root is not None:
         places += [Path(data_root) / "checkpoints" / name, Path(data_root) / "checkpoints" / Path(name).name]

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from unigen.config.evaluation import EvaluationConfig
 from unigen.config.schema import Config
+from unigen.config.uae import UaeParts
 from unigen.errors import ConfigError
 
 
@@ -46,6 +47,17 @@ def load_evaluation(path: str | Path | None, overrides: Sequence[str] = ()) -> E
     config = _merge(EvaluationConfig, layers, overrides, str(path or "the evaluation's settings"))
     assert isinstance(config, EvaluationConfig)
     return config
+
+
+def load_uae_parts(path: Path) -> UaeParts:
+    """What a `model.yaml` says of a released UAE.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    parts = _merge(UaeParts, _file_layers(path), (), str(path))
+    assert isinstance(parts, UaeParts)
+    return parts
 
 
 def _merge(schema: type[Any], layers: Sequence[tuple[DictConfig, str]], overrides: Sequence[str], name: str) -> object:

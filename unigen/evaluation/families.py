@@ -4,14 +4,15 @@
 from pathlib import Path
 
 from unigen.config.folders import find_model
-from unigen.models.weights import read_config
+from unigen.models.weights import model_kind
 
 UNIGEN = "unigen"
 UNIFORK = "unifork"
+UAE = "uae"
 IMAGES = "images"
 """Not a model but a folder of images that were drawn elsewhere (`--images`)."""
-FAMILIES = (UNIGEN, UNIFORK, "uae", IMAGES)
-NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": UNIFORK, "llava_qwen2": UNIFORK, "uae": "uae"}
+FAMILIES = (UNIGEN, UNIFORK, UAE, IMAGES)
+NAMES_IN_CONFIG = {"unigen": UNIGEN, "UniGen": UNIGEN, "unifork": UNIFORK, "llava_qwen2": UNIFORK, "uae": UAE}
 
 
 def family_of(model: str | Path, data_root: str | Path) -> str:
@@ -20,6 +21,5 @@ def family_of(model: str | Path, data_root: str | Path) -> str:
     Raises:
         CheckpointError: no such model.
     """
-    content = read_config(find_model(model, data_root))
-    kind = str(content.get("model_type") or content.get("_class_name"))
+    kind = str(model_kind(find_model(model, data_root)))
     return NAMES_IN_CONFIG.get(kind, kind)

@@ -155,7 +155,7 @@ def write_behind(
     """
     lengths_B, device = rows.lengths_B, rows.ends_B.device
     stop_B = torch.full_like(lengths_B, stop_id)
-    uniform_SB1 = _uniform(seeds, settings).to(device)
+    uniform_SB1 = token_numbers(seeds, settings).to(device)
     token_B = choose(text_logits(model, rows.last_BD, text_size), settings, uniform_SB1[0])
     written, is_done_B = [token_B], token_B == stop_id
     fixed = (model, settings, text_size, rows.cache.layers, rows.is_column_BL, lengths_B, stop_B)
@@ -200,7 +200,7 @@ def text_logits(model: Reader, hidden_BD: Tensor, text_size: int) -> Tensor:
     return F.linear(hidden_BD, model.output_embedding_VD[:text_size]).float()
 
 
-def _uniform(seeds: list[int], settings: TextSettings) -> Tensor:
+def token_numbers(seeds: list[int], settings: TextSettings) -> Tensor:
     """Numbers in (0, 1) for every step and row, (S, B, 1); exactly 0 would choose a token of probability 0."""
     if settings.temperature == 0:
         return torch.zeros(settings.max_new_tokens, len(seeds), 1)

@@ -4,6 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,11 @@ class Pipeline(ABC):
     def describe(self) -> dict[str, Any]:
         """What a manifest should record of the model: with `weights`, hashes that tell one model from another."""
 
+    @property
+    def caption_request(self) -> str:
+        """What asks a model of this family for a caption that says everything."""
+        return load_prompts("long")[0]
+
     def num_beyond_row(self, prompt: str) -> int:
         """How many tokens of a prompt are more than the rows that the model was trained on have room for. It is drawn from
         whole all the same; who scores the image should say so."""
@@ -151,6 +157,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+UNIGEN = ("unigen.generation.unigen", "UnigenPipeline")
+UNIFORK = ("unigen.generation.unifork", "UniForkPipeline")
+PIPELINES: dict[str, tuple[str, str]] = {
+    "unigen": UNIGEN,
+    "UniGen": UNIGEN,
+    "unifork": UNIFORK,
+    "llava_qwen2": UNIFORK,
+    "uae": ("unigen.generation.uae", "UaePipeline"),
+}
+"""What a checkpoint calls its kind -> module and class that draw and read with it, imported when they are asked for."""
+
+
 def load_pipeline(
     model: str | Path,
     *,
@@ -168,15 +186,13 @@ def load_pipeline(
         CheckpointError: no such model, or of no known family.
     """
     from unigen.config.folders import find_model
-    from unigen.generation.unifork import UniForkPipeline
-    from unigen.generation.unigen import UnigenPipeline  # one entry a family, imported when it is asked for
-    from unigen.models.weights import read_config
+    from unigen.models.weights import model_kind
 
     folder = find_model(model, data_root)
-    content = read_config(folder)
-    kind = content.get("model_type") or content.get("_class_name")
-    unigen, unifork = UnigenPipeline, UniForkPipeline
-    families: dict[Any, Any] = {"unigen": unigen, "UniGen": unigen, "unifork": unifork, "llava_qwen2": unifork}
-    if kind not in families:
-        raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(families)}")
-    return families[kind].load(folder, data_root, torch.device(device) if device else default_device(), decoding)
+    kind = model_kind(folder)
+    if kind not in PIPELINES:
+        raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(PIPELINES)}")
+    module, name = PIPELINES[kind]
+    family = getattr(import_module(module), name)
+    found: Pipeline = family.load(folder, data_root, torch.device(device) if device else default_device(), decoding)
+    return found

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low-rank adapters of UniGen: a folder with the adapter's weights, which names its base by path and hash."""
+"""Low-rank adapters: a folder with the adapter's weights, which names its base by path and hash."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -38,14 +40,15 @@ def save_adapter(
     base: AdapterBase,
     data_root: str | Path | None = None,
     state: dict[str, Tensor] | None = None,
+    card: Callable[[Any], str] = model_card,
 ) -> None:
-    """Write the adapter alone, with the configuration of the whole model and the name and hash of its base."""
+    """Write the adapter alone, with the configuration of the whole model, its card, and the name and hash of its base."""
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
     model.config.to_json_file(folder / "config.json", use_diff=False)
     tokenizer.save_pretrained(folder)
     content = {"path": portable_path(base.folder, folder, data_root), "hash": base.hash}
     (folder / BASE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(model.config), encoding="utf-8")
+    (folder / "README.md").write_text(card(model.config), encoding="utf-8")
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:
@@ -54,31 +57,48 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     Raises:
         CheckpointError: they belong to another adapter.
     """
-    weights = load_file(folder / ADAPTER_WEIGHTS)
+    remedy = "go on with the training.lora that wrote it, or start in a new experiment.output_dir"
+    put_adapter_weights(model, load_file(folder / ADAPTER_WEIGHTS), folder / ADAPTER_WEIGHTS, remedy)
+
+
+def put_adapter_weights(model: PeftModel, weights: dict[str, Tensor], source: Path, remedy: str) -> None:
+    """Put all weights of an adapter into a model that has one of the same sizes.
+
+    Raises:
+        CheckpointError: they belong to another adapter; what to do is `remedy`.
+    """
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     here = {name: tensor.shape for name, tensor in expected.items()}
     if {name: tensor.shape for name, tensor in weights.items()} != here:
         raise CheckpointError(
-            f"{folder / ADAPTER_WEIGHTS} holds {len(weights)} tensors that are not those of this adapter ({len(here)}); "
-            "go on with the training.lora that wrote it, or start in a new experiment.output_dir"
+            f"{source} holds {len(weights)} tensors that are not those of this adapter ({len(here)}); {remedy}"
         )
     set_peft_model_state_dict(model, weights)
 
 
+def adapter_base(folder: Path, data_root: str | Path | None = None) -> AdapterBase:
+    """The model that the adapter in a folder changes.
+
+    Raises:
+        CheckpointError: it is missing, or not the one that the adapter was trained on.
+    """
+    named = read_config(folder / BASE_FILE)
+    base = find_model(named["path"], data_root, near=folder)
+    found = weights_hash(base)
+    if found != named["hash"]:
+        raise CheckpointError(
+            f"the adapter {folder} was trained on weights with hash {named['hash'][:12]}, but {base} has {found[:12]}"
+        )
+    return AdapterBase(base, found)
+
+
 def load_adapter(folder: Path, data_root: str | Path | None = None, tie: Tie = "keep") -> UniGen:
-    """The base with the adapter's changes worked into its weights.
+    """A UniGen with the adapter's changes worked into its weights.
 
     Raises:
         CheckpointError: the base is missing, or not the one that the adapter was trained on.
     """
-    base = read_config(folder / BASE_FILE)
-    base_folder = find_model(base["path"], data_root, near=folder)
-    found = weights_hash(base_folder)
-    if found != base["hash"]:
-        raise CheckpointError(
-            f"the adapter {folder} was trained on weights with hash {base['hash'][:12]}, but {base_folder} has {found[:12]}"
-        )
-    unchanged = load_unigen(base_folder, data_root, tie)
+    unchanged = load_unigen(adapter_base(folder, data_root).folder, data_root, tie)
     config = UniGenConfig.from_dict(read_config(folder))
     if config.feature_size:
         unchanged.add_projector(config.feature_size, config.projector_depth)

@@ -3,6 +3,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from unigen.config.folders import WEIGHT_FILES
+from unigen.config.folders import PARTS_FILE, WEIGHT_FILES
 from unigen.errors import CheckpointError
 
 NUM_NAMES_SHOWN = 3
+_SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -27,6 +29,18 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"no config.json at {file}: give the folder of a model")
     return _read_json(file)
+
+
+def model_kind(folder: Path) -> str | None:
+    """What the model in a folder calls itself; a folder with a `model.yaml` and no config.json is a released UAE.
+
+    Raises:
+        CheckpointError: neither is there, or the config.json is no JSON object.
+    """
+    if (folder / PARTS_FILE).is_file() and not (folder / "config.json").is_file():
+        return "uae"
+    content = read_config(folder)
+    return content.get("model_type") or content.get("_class_name")
 
 
 def read_weights(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
@@ -89,6 +103,16 @@ def _weight_files(folder: Path) -> list[Path]:
         file = folder / name
         if file.is_file():
             return _shards(file) if name.endswith(".index.json") else [file]
+    return _numbered_shards(folder)
+
+
+def _numbered_shards(folder: Path) -> list[Path]:
+    """Shards whose index is not there: their names say how many there have to be."""
+    found = [match for file in sorted(folder.glob("*.safetensors")) if (match := _SHARD.fullmatch(file.name))]
+    sets = {(match["name"], match["total"]) for match in found}
+    if len(sets) == 1:
+        ((name, total),) = sets
+        return [folder / f"{name}-{number:05d}-of-{total}.safetensors" for number in range(1, int(total) + 1)]
     raise CheckpointError(f"no weights in {folder}: expected one of {', '.join(WEIGHT_FILES)}")
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stochastic step of a flow, element by element in Python's own numbers, from its differential equation.
+"""The stochastic steps of a flow, element by element in Python's own numbers, each from its definition.
 
-dx = [v + s^2 / (2 t) (x + (1 - t) v)] dt + s dw, with s = a sqrt(t / (1 - t)).
+dx = [v + s^2 / (2 t) (x + (1 - t) v)] dt + s dw, with s = a sqrt(t / (1 - t)); and the coefficient-preserving step, which takes
+the sample apart into data and noise and puts it together anew.
 """
 
 import math
@@ -23,3 +24,11 @@ def slow_log_prob(values: Sequence[float], means: Sequence[float], std: float) -
         for value, mean in zip(values, means, strict=True)
     ]
     return sum(logs) / len(logs)
+
+
+def slow_preserving_step(x: float, v: float, t: float, next_t: float, a: float) -> tuple[float, float]:
+    """Mean and standard deviation of one element."""
+    noise = x + (1 - t) * v
+    data = noise - v
+    kept, new = next_t * math.cos(a * math.pi / 2), next_t * math.sin(a * math.pi / 2)
+    return (1 - next_t) * data + kept * noise, new

@@ -117,3 +117,16 @@ def test_parts_of_another_kind_are_refused() -> None:
         uae_config(SHIPPED_CONFIGS / "Qwen2.5-0.5B", diffusion)
     with pytest.raises(CheckpointError, match="'AutoencoderKL'; SD3Transformer2DModel is needed"):
         uae_config(QWEN, diffusion, decoder=diffusion / "vae")
+
+
+@torch.no_grad()
+def test_the_shapes_size_is_built_of_its_shipped_configurations() -> None:
+    settings = UaeSettings(image_resolution=32)
+    config = uae_config(SHIPPED_CONFIGS / "shapes-qwen2-vl", SHIPPED_CONFIGS / "shapes-sd3", projector_width=512, settings=settings)
+    model = Uae(config).eval()
+    (states,) = model.prompt_states([[5, 6, 7]], PAD)
+    latents = model.encode_images(torch.zeros(1, 3, 32, 32))
+    assert latents.shape == (1, 8, 8, 8)
+    assert model.velocity(latents, torch.tensor([0.5]), join_states([states], [3])).shape == latents.shape
+    assert model.decode_latents(latents).shape == (1, 3, 32, 32)
+    assert size(model) < 6_000_000

@@ -59,7 +59,18 @@ def test_a_release_and_its_conversions_draw_and_answer_alike(
 def test_images_are_captioned_and_drawn_again_by_their_names(
     released: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", str(released), "--device", "cpu", "--images", str(pictures), "--steps", "2", "--max-new-tokens", "6"]
+    words = [
+        "--model",
+        str(released),
+        "--device",
+        "cpu",
+        "--images",
+        str(pictures),
+        "--steps",
+        "2",
+        "--max-new-tokens",
+        "6",
+    ]
     assert main(["reconstruct", *words, "--output", str(tmp_path / "all"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     lines = [json.loads(line) for line in (tmp_path / "all" / "captions.jsonl").read_text().splitlines()]
@@ -80,7 +91,9 @@ def test_a_family_that_draws_codes_reconstructs_by_words_too(
 ) -> None:
     model = tiny_unigen(tmp_path / "model")
     words = ["--model", str(model), "--device", "cpu", "--image", str(pictures / "first.png"), "--question", "what?"]
-    assert main(["reconstruct", *words, "--steps", "2", "--max-new-tokens", "4", "--output", str(tmp_path / "out")]) == 0
+    assert (
+        main(["reconstruct", *words, "--steps", "2", "--max-new-tokens", "4", "--output", str(tmp_path / "out")]) == 0
+    )
     assert Image.open(tmp_path / "out" / "first.png").size == (32, 32)
 
 

@@ -9,7 +9,15 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, StableDiff
 from torch import Tensor
 
 from tests.tiny_uae import VAE, small_uae
-from unigen.generation.flow import Guidance, LatentNoise, RolloutSettings, draw_latents, guide, guided_velocity, roll_out
+from unigen.generation.flow import (
+    Guidance,
+    LatentNoise,
+    RolloutSettings,
+    draw_latents,
+    guide,
+    guided_velocity,
+    roll_out,
+)
 from unigen.models.text_states import PromptStates, TextStates
 from unigen.models.uae import Uae
 from unigen.objectives.flow_matching import NoiseKind, sampling_sigmas
@@ -119,7 +127,9 @@ def test_every_noisy_step_has_the_log_probability_of_the_slow_twin(
                 assert moved == pytest.approx(std, rel=0.5, abs=1e-5 if is_last else 0)
 
 
-def test_the_steps_of_a_rollout_are_one_path_from_the_noise_to_its_latents(model: Uae, states: list[PromptStates]) -> None:
+def test_the_steps_of_a_rollout_are_one_path_from_the_noise_to_its_latents(
+    model: Uae, states: list[PromptStates]
+) -> None:
     guidance = guide(states[:2], [states[-1]] * 2, 4.5, is_masked=False)
     rollout = roll_out(model, guidance, noise([1, 2]), sampling_sigmas(4, 3.0), RolloutSettings(steps=4))
     assert torch.equal(rollout.steps[0].sample_BChw, noise([1, 2]).draw())

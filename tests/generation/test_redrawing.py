@@ -27,7 +27,9 @@ class ColorTeller(Pipeline):
         self.settings.append(settings)
         for request in requests:
             self.asked.append(request)
-            yield next(c for c in COLORS if Image.new("RGB", (1, 1), c).getpixel((0, 0)) == request.images[0].getpixel((0, 0)))
+            yield next(
+                c for c in COLORS if Image.new("RGB", (1, 1), c).getpixel((0, 0)) == request.images[0].getpixel((0, 0))
+            )
 
     def draw_requests(self, requests: Iterable[DrawRequest], **settings: Any) -> Iterator[Image.Image]:
         self.settings.append({name: value for name, value in settings.items() if name != "batch_size"})
@@ -42,9 +44,7 @@ class ColorTeller(Pipeline):
 def test_every_image_is_captioned_and_drawn_again_in_order() -> None:
     images = [Image.new("RGB", (2, 2), color) for color in ("blue", "red", "green")]
     teller = ColorTeller()
-    found = list(
-        redraw(teller, images, [7, 8, 9], batch_size=2, captioning={"temperature": 1.0}, drawing={"steps": 3})
-    )
+    found = list(redraw(teller, images, [7, 8, 9], batch_size=2, captioning={"temperature": 1.0}, drawing={"steps": 3}))
     assert [one.caption for one in found] == ["blue", "red", "green"]
     assert [one.image.tobytes() for one in found] == [image.tobytes() for image in images]
     assert [request.seed for request in teller.asked] == [request.seed for request in teller.told] == [7, 8, 9]

@@ -93,7 +93,9 @@ def test_every_setting_changes_the_image(pipeline: UaePipeline, setting: dict[st
     ],
     ids=str,
 )
-def test_every_key_of_the_checkpoint_changes_the_image(pipeline: UaePipeline, folder: Path, field: dict[str, Any]) -> None:
+def test_every_key_of_the_checkpoint_changes_the_image(
+    pipeline: UaePipeline, folder: Path, field: dict[str, Any]
+) -> None:
     other = changed(folder, **field)
     assert pipeline.draw("two", steps=3)[0].tobytes() != other.draw("two", steps=3)[0].tobytes()
 

@@ -35,7 +35,9 @@ def test_hidden_padding_changes_nothing_and_visible_padding_does() -> None:
     other[1, 4:] += 3.0
     torch.testing.assert_close(model.velocity(latents, sigma, TextStates(other, is_visible)), masked, rtol=0, atol=0)
     for row, length in enumerate((6, 4)):
-        alone = model.velocity(latents[row : row + 1], sigma[row : row + 1], TextStates(states[row : row + 1, :length], None))
+        alone = model.velocity(
+            latents[row : row + 1], sigma[row : row + 1], TextStates(states[row : row + 1, :length], None)
+        )
         torch.testing.assert_close(masked[row : row + 1], alone, rtol=1e-5, atol=1e-6)
     seen = model.velocity(latents, sigma, TextStates(states, None))
     assert float((seen[1] - masked[1]).abs().max()) > 1e-3

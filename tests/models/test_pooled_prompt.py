@@ -14,7 +14,9 @@ from unigen.models.pooled_prompt import LENGTH, pooled_empty_prompt
 def test_the_pooled_embedding_is_that_of_diffusers_pipeline(tmp_path: Path) -> None:
     released_uae(tmp_path)
     folder = tmp_path / "SD3"
-    first, second = (CLIPTextModelWithProjection.from_pretrained(folder / f"text_encoder{number}") for number in ("", "_2"))
+    first, second = (
+        CLIPTextModelWithProjection.from_pretrained(folder / f"text_encoder{number}") for number in ("", "_2")
+    )
     words = [CLIPTokenizer.from_pretrained(folder / f"tokenizer{n}", model_max_length=LENGTH) for n in ("", "_2")]
     pipeline = StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel.from_pretrained(tmp_path / "dit"),

@@ -41,7 +41,9 @@ def test_the_shipped_configurations_have_the_released_sizes(name: str, decoder: 
     assert (model.latent_channels, latent_side(model.config, 1024)) == (16, 128)
 
 
-@pytest.mark.parametrize(("side", "layers", "parameters"), [("decoder", 303, 47_161_344), ("language_model", 252, 59_867_136)])
+@pytest.mark.parametrize(
+    ("side", "layers", "parameters"), [("decoder", 303, 47_161_344), ("language_model", 252, 59_867_136)]
+)
 def test_adapters_stand_on_the_layers_that_the_papers_adapt(side: Side, layers: int, parameters: int) -> None:
     model = full_size("stable-diffusion-3.5-large")
     found = [module for name, module in model.named_modules() if re.fullmatch(TARGETS[side], name)]
@@ -101,7 +103,9 @@ def test_latents_are_shifted_and_scaled_and_decoded_back() -> None:
     noise = torch.randn(posterior.mean.shape)
     torch.testing.assert_close(model.encode_images(pixels), (posterior.mean - 0.1) * 1.5)
     torch.testing.assert_close(model.encode_images(pixels, noise), (posterior.mean + posterior.std * noise - 0.1) * 1.5)
-    torch.testing.assert_close(model.decode_latents(model.encode_images(pixels)), model.vae.decode(posterior.mean).sample)
+    torch.testing.assert_close(
+        model.decode_latents(model.encode_images(pixels)), model.vae.decode(posterior.mean).sample
+    )
 
 
 @pytest.mark.parametrize("resolution", [0, 1000, 4096])
@@ -122,7 +126,9 @@ def test_parts_of_another_kind_are_refused() -> None:
 @torch.no_grad()
 def test_the_shapes_size_is_built_of_its_shipped_configurations() -> None:
     settings = UaeSettings(image_resolution=32)
-    config = uae_config(SHIPPED_CONFIGS / "shapes-qwen2-vl", SHIPPED_CONFIGS / "shapes-sd3", projector_width=512, settings=settings)
+    config = uae_config(
+        SHIPPED_CONFIGS / "shapes-qwen2-vl", SHIPPED_CONFIGS / "shapes-sd3", projector_width=512, settings=settings
+    )
     model = Uae(config).eval()
     (states,) = model.prompt_states([[5, 6, 7]], PAD)
     latents = model.encode_images(torch.zeros(1, 3, 32, 32))

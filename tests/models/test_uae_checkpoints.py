@@ -59,7 +59,9 @@ def test_a_checkpoint_loads_with_transformers_too(tmp_path: Path) -> None:
 
 def test_a_narrower_type_is_for_the_large_parts_alone(tmp_path: Path) -> None:
     narrow = load_uae(tiny_uae(tmp_path), dtype=torch.bfloat16)
-    types = {part: {p.dtype for p in getattr(narrow, part).parameters()} for part in ("llm", "projector", "decoder", "vae")}
+    types = {
+        part: {p.dtype for p in getattr(narrow, part).parameters()} for part in ("llm", "projector", "decoder", "vae")
+    }
     assert types.pop("vae") == {torch.float32}
     assert set().union(*types.values()) == {torch.bfloat16}
     assert narrow.pooled_embedding.dtype is torch.float32

@@ -15,7 +15,10 @@ LAYER = "llm.model.language_model.layers.3.self_attn.q_proj"
         ("model.language_model.layers.3.self_attn.q_proj.weight", f"{LAYER}.weight"),
         ("model.base_model.model.layers.3.self_attn.q_proj.base_layer.weight", f"{LAYER}.weight"),
         ("base_model.model.model.layers.3.self_attn.q_proj.base_layer.bias", f"{LAYER}.bias"),
-        ("model.language_model.base_model.model.layers.3.self_attn.q_proj.lora_A.default.weight", f"{LAYER}.lora_A.weight"),
+        (
+            "model.language_model.base_model.model.layers.3.self_attn.q_proj.lora_A.default.weight",
+            f"{LAYER}.lora_A.weight",
+        ),
         ("model.base_model.model.layers.3.self_attn.q_proj.lora_B.weight", f"{LAYER}.lora_B.weight"),
         ("model.base_model.model.norm.weight", "llm.model.language_model.norm.weight"),
         ("module.model.embed_tokens.weight", "llm.model.language_model.embed_tokens.weight"),

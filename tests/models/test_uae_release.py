@@ -50,7 +50,9 @@ def test_a_release_is_loaded_with_both_adapters_worked_in(released: ReleasedUae)
     check_outputs(load_uae(released.file.parent), released)
 
 
-def test_its_conversion_is_a_base_with_adapters_over_it_and_the_same_model(released: ReleasedUae, tmp_path: Path) -> None:
+def test_its_conversion_is_a_base_with_adapters_over_it_and_the_same_model(
+    released: ReleasedUae, tmp_path: Path
+) -> None:
     last = convert_uae(released.file.parent, tmp_path, merge=False)
     assert last == tmp_path / "dit_lora"
     check_outputs(load_uae(last), released)
@@ -61,7 +63,9 @@ def test_its_conversion_is_a_base_with_adapters_over_it_and_the_same_model(relea
     assert all(torch.equal(base[f"decoder.{name}"], tensor) for name, tensor in dit.items())
 
 
-def test_a_merged_conversion_is_one_whole_model_and_so_is_that_of_an_adapter(released: ReleasedUae, tmp_path: Path) -> None:
+def test_a_merged_conversion_is_one_whole_model_and_so_is_that_of_an_adapter(
+    released: ReleasedUae, tmp_path: Path
+) -> None:
     assert convert_uae(released.file.parent, tmp_path / "whole", merge=True) == tmp_path / "whole"
     assert not (tmp_path / "whole" / "adapter_config.json").exists()
     check_outputs(load_uae(tmp_path / "whole"), released)
@@ -115,7 +119,10 @@ def test_keys_of_the_file_say_how_the_model_is_used(tmp_path: Path) -> None:
         ("SD3/scheduler/scheduler_config.json", "SD3: no scheduler"),
         ("llm_lora/model-00002-of-00003.safetensors", "incomplete.*model-00002-of-00003"),
         ("SD3/text_encoder_2/config.json", "cannot load the text encoder"),
-        ("dit_lora/adapter_model.safetensors", "no adapter_model.safetensors; an adapter is read from safetensors alone"),
+        (
+            "dit_lora/adapter_model.safetensors",
+            "no adapter_model.safetensors; an adapter is read from safetensors alone",
+        ),
     ],
 )
 def test_a_file_that_is_missing_is_named(missing: str, complaint: str, tmp_path: Path) -> None:

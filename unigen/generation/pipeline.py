@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unigen.data.captions import load_prompts
 from unigen.errors import CheckpointError, ConfigError
 from unigen.generation.seeds import image_seed
 from unigen.generation.steps import Decoding
@@ -191,7 +192,9 @@ def load_pipeline(
     folder = find_model(model, data_root)
     kind = model_kind(folder)
     if kind not in PIPELINES:
-        raise CheckpointError(f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(PIPELINES)}")
+        raise CheckpointError(
+            f"{folder} holds a model of kind {kind!r}; this version draws with {', '.join(PIPELINES)}"
+        )
     module, name = PIPELINES[kind]
     family = getattr(import_module(module), name)
     found: Pipeline = family.load(folder, data_root, torch.device(device) if device else default_device(), decoding)

@@ -5,14 +5,16 @@ The string under a field says what it does.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from unigen.config.evaluation import EvaluationConfig
+from unigen.config.missing import MISSING
+from unigen.config.policy import ColdstartConfig, GrpoConfig, LongcapConfig
+from unigen.config.uae import UaeModelConfig
 
-MISSING: Any = "???"
-"""OmegaConf's mark of a value that must be given, by its value: what only reads these classes does without OmegaConf."""
-
-StageName = Literal["tokenizer", "vision", "pretrain", "sft", "dpo"]
+StageName = Literal[
+    "tokenizer", "vision", "pretrain", "sft", "dpo", "longcap", "coldstart", "grpo_understanding", "grpo_generation"
+]
 ROW_STAGES: tuple[StageName, ...] = ("pretrain", "sft", "dpo")
 """The stages that train a language model on rows; the others train on single images."""
 TaskName = Literal["t2i", "mmu", "lm"]
@@ -102,10 +104,12 @@ class ForkConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    family: Literal["unigen", "unifork"] = "unigen"
+    family: Literal["unigen", "unifork", "uae"] = "unigen"
     """Which family of models."""
     fork: ForkConfig = field(default_factory=ForkConfig)
     """UniFork alone. Of a checkpoint in `pretrained` its own numbers of layers and its depth transformer are kept."""
+    uae: UaeModelConfig = field(default_factory=UaeModelConfig)
+    """UAE alone. A checkpoint in `pretrained` brings its own parts; how it is talked to is what is said here."""
     pretrained: str | None = None
     """A checkpoint of this family to start from; null starts from `language_model`."""
     language_model: str = "Qwen2.5-1.5B-Instruct"
@@ -348,6 +352,9 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    longcap: LongcapConfig = field(default_factory=LongcapConfig)
+    coldstart: ColdstartConfig = field(default_factory=ColdstartConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How `unigen evaluate --config` evaluates what this configuration trains; training does not read it."""
 

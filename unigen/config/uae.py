@@ -7,17 +7,15 @@ What the release does is the default. Its own words for the two prompts are not 
 from dataclasses import dataclass
 from typing import Literal
 
-from unigen.config.schema import MISSING
+from unigen.config.missing import MISSING
 
 CfgNull = Literal["negative_prompt", "empty_prompt", "zeros"]
 
 
 @dataclass(frozen=True)
-class UaeSettings:
-    """What a checkpoint says of its use. Each is also a field of its config.json."""
+class UaePrompting:
+    """How a model of this family is talked to."""
 
-    image_resolution: int = 1024
-    """Side in pixels of the square images that are drawn."""
     decoder_text_mask: bool = False
     """Hide the padding of the shorter of a prompt and its negative from the decoder. The release does not, so both are as long as
     the longer of them."""
@@ -33,6 +31,28 @@ class UaeSettings:
         "Describe this picture completely in words. Write out all text that can be read in it, inside double quotes."
     )
     """What asks for a caption; the image follows it."""
+
+
+@dataclass(frozen=True)
+class UaeModelConfig(UaePrompting):
+    """What a training run puts a model together from, beside `model.language_model` (a Qwen2.5-VL)."""
+
+    diffusion: str = "stable-diffusion-3.5-large"
+    """Stable Diffusion 3.5 in diffusers' layout: `transformer`, `vae`, `scheduler`, and the two CLIPs for the empty prompt."""
+    decoder: str | None = None
+    """Folder of another SD3 transformer; null takes that of `diffusion`."""
+    vae: str | None = None
+    """Folder of another image auto-encoder; null takes that of `diffusion`."""
+    projector_width: int = 8192
+    """Between the projector's two layers."""
+
+
+@dataclass(frozen=True)
+class UaeSettings(UaePrompting):
+    """What a checkpoint says of its use. Each is also a field of its config.json."""
+
+    image_resolution: int = 1024
+    """Side in pixels of the square images that are drawn."""
 
 
 @dataclass(frozen=True)

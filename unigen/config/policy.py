@@ -26,7 +26,7 @@ class RewardConfig:
     """What an image is compared with: the image that was described, or the words that it was drawn from (encoders with a text
     half alone)."""
     function: str | None = None
-    """`callable` alone: `module:name` of a function that takes a list of `unigen.rewards.Judged` and returns a number for each."""
+    """`callable` alone: `module:name` of a function that takes a list of `unigen.rewards.Judged`, and gives as many numbers."""
     url: str | None = None
     """`endpoint` alone: where images are posted to; its answer is {"rewards": [...]}."""
     batch_size: int = 64

@@ -97,6 +97,15 @@ class Batch:
         """Positions that hold something."""
         return int((self.visible.documents_RL != PADDING).sum())
 
+    @property
+    def num_slots(self) -> int:
+        """Positions, padding included."""
+        return self.input_ids_RL.numel()
+
+    @property
+    def num_images(self) -> int:
+        return len(self.code_images) + len(self.feature_images) + len(self.target_images)
+
     def to(self, device: torch.device | str) -> "Batch":
         moved = {
             name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)

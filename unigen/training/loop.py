@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one training loop. It knows no objective: a stage makes batches of samples and losses of batches.
 
-One global step: this rank's samples -> batches -> frozen encoders -> forward and backward of each batch -> one update.
+One global step: this rank's samples -> updates, of each the batches -> frozen encoders -> forward and backward of each batch ->
+one step of the optimizer. Most stages have one update a step; those that learn from rewards may have several of their rollouts.
 Losses are sums divided by the number of their terms over all ranks and all batches of the step, so neither packing nor the
 number of ranks changes them (in the stages that train on rows; contrastive and codebook terms belong to a forward pass).
 """
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from unigen.config.load import save_config
 from unigen.config.schema import Config
-from unigen.data.batch import Batch, Sample
+from unigen.data.batch import Sample
 from unigen.data.lanes import WeightedSource
 from unigen.data.loader import StepLoader
 from unigen.data.mixture import SampleStream, epoch_steps
@@ -41,16 +43,21 @@ from unigen.training.schedule import learning_rate_factor
 from unigen.training.signals import REQUEUE_EXIT_CODE, StopRequest, ask_for_requeue, forget_requeue
 from unigen.training.speed import SpeedMeter, Stopwatch
 from unigen.training.stages.registry import build_stage
-from unigen.training.stages.stage import RunStart
+from unigen.training.stages.stage import RunStart, TrainingBatch
 from unigen.training.validation import ValidationImages
+
+MOST_NOTES = 8
+"""Lines that a step may write for who watches."""
 
 
 @dataclass(frozen=True)
 class _Word:
     """What one rank tells the others before a step."""
 
-    counts: dict[str, int]
-    num_batches: int
+    updates: list[tuple[dict[str, int], int]]
+    """Of each update the terms of each loss, and how many batches there are."""
+    measured: list[Mapping[str, tuple[float, int]]]
+    notes: list[str]
     stop: str | None
     """Why this rank asks to stop, if it does."""
     save: bool
@@ -59,13 +66,22 @@ class _Word:
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """What all ranks agreed on before a step, and this rank's share of it."""
+class UpdatePlan:
+    """One update of the weights, and this rank's share of it."""
 
     counts: dict[str, int]
     """Terms of each loss, over all ranks."""
-    batches: list[Batch]
+    batches: list[TrainingBatch]
     """As many as on the rank that has the most; empty ones fill up."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What all ranks agreed on before a step."""
+
+    updates: list[UpdatePlan]
+    measured: dict[str, tuple[float, int]]
+    """Metrics that the ranks found on the way: sums and numbers."""
     stop: str | None
     """Why some rank was told to stop after this step, if one was."""
     save: bool
@@ -190,7 +206,10 @@ class Trainer:
             samples = next(steps)
             waited = watch.lap()
             plan = self._agree(samples, stop)
-            window.add(plan.counts, *self._step(plan))
+            window.measure(plan.measured)
+            for update in plan.updates:
+                window.add(update.counts, *self._update(update))
+            self.state.step += 1
             seconds = waited + watch.lap()
             self.speed.count_step(len(samples), seconds, waited)
             self.state.seconds += seconds
@@ -206,20 +225,40 @@ class Trainer:
                 return
             watch.lap()
 
-    def _agree(self, samples: Sequence[Sample], stop: StopRequest) -> StepPlan:
+    def _agree(self, samples: Sequence[Any], stop: StopRequest) -> StepPlan:
         """Sum the counts over ranks, take the largest number of batches; any rank may stop all, the first one's clock rules."""
-        counts, batches = self.stage.counts(samples), list(self.stage.batches(samples))
+        updates = self.stage.updates(samples)
+        assert len(updates) == self.stage.num_updates, "all ranks have as many"
         reason = "the job's time limit is near" if self.time_limit.is_near(time.time()) else stop.reason
-        is_due = self.checkpoints.is_due(self.state.step + 1)
-        told = gather_object([_Word(counts, len(batches), reason, is_due, self.checkpoints.report())])
+        word = _Word(
+            updates=[(update.counts, len(update.batches)) for update in updates],
+            measured=[update.measured for update in updates],
+            notes=[note for update in updates for note in update.notes],
+            stop=reason,
+            save=self.checkpoints.is_due(self.state.step + 1),
+            save_report=self.checkpoints.report(),
+        )
+        told: list[_Word] = gather_object([word])
         self.checkpoints.hear([word.save_report for word in told])
-        names = dict.fromkeys(name for word in told for name in word.counts)
-        total = {name: sum(word.counts.get(name, 0) for word in told) for name in names}
-        missing = max(word.num_batches for word in told) - len(batches)
-        filled = [*batches, *(self.stage.empty_batch() for _ in range(missing))]
-        return StepPlan(total, filled, next((word.stop for word in told if word.stop is not None), None), told[0].save)
+        for note in [note for word in told for note in word.notes][:MOST_NOTES]:
+            self.accelerator.print(f"step {self.state.step + 1}: {note}")
+        return StepPlan(
+            updates=[
+                self._plan(list(update.batches), [word.updates[number] for word in told])
+                for number, update in enumerate(updates)
+            ],
+            measured=_summed([one for word in told for one in word.measured]),
+            stop=next((word.stop for word in told if word.stop is not None), None),
+            save=told[0].save,
+        )
 
-    def _step(self, plan: StepPlan) -> tuple[dict[str, Tensor], Tensor]:
+    def _plan(self, batches: list[TrainingBatch], told: Sequence[tuple[dict[str, int], int]]) -> UpdatePlan:
+        names = dict.fromkeys(name for counts, _ in told for name in counts)
+        total = {name: sum(counts.get(name, 0) for counts, _ in told) for name in names}
+        missing = max(num_batches for _, num_batches in told) - len(batches)
+        return UpdatePlan(total, [*batches, *(self.stage.empty_batch() for _ in range(missing))])
+
+    def _update(self, plan: UpdatePlan) -> tuple[dict[str, Tensor], Tensor]:
         """One update; returns the summed losses of this rank and the gradient's norm."""
         scales = self._scales(plan)
         self._set_learning_rate()
@@ -233,16 +272,14 @@ class Trainer:
             totals.append(total.detach())
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value
-        norm = self._update(plan, totals)
-        self.state.step += 1
-        return sums, norm
+        return sums, self._take_step(plan, totals)
 
-    def _scales(self, plan: StepPlan) -> dict[str, float]:
+    def _scales(self, plan: UpdatePlan) -> dict[str, float]:
         """Factor of each loss's sum. Gradients are averaged over ranks, hence the number of processes."""
         weights, ranks = self.stage.loss_weights(), self.accelerator.num_processes
         return {name: weights.get(name, 1.0) * ranks / count for name, count in plan.counts.items() if count}
 
-    def _update(self, plan: StepPlan, totals: list[Tensor]) -> Tensor:
+    def _take_step(self, plan: UpdatePlan, totals: list[Tensor]) -> Tensor:
         """Take the step; one whose gradient is not finite is skipped and counted."""
         norm = self.backend.update(self.config.training.gradient_clipping)
         if not bool(torch.isfinite(norm)):
@@ -251,7 +288,7 @@ class Trainer:
             self.ema.update()
         return norm
 
-    def _report_skipped(self, plan: StepPlan, totals: list[Tensor]) -> None:
+    def _report_skipped(self, plan: UpdatePlan, totals: list[Tensor]) -> None:
         self.state.num_non_finite += 1
         step, limit = self.state.step + 1, self.config.training.max_non_finite_steps
         bad = [batch.keys for batch, total in zip(plan.batches, totals, strict=True) if not bool(torch.isfinite(total))]
@@ -309,6 +346,10 @@ class _Window:
         self._counts: dict[str, int] = {}
         self._losses: set[str] = set()
         self._norm: Tensor | None = None
+        self._measured: list[Mapping[str, tuple[float, int]]] = []
+
+    def measure(self, measured: Mapping[str, tuple[float, int]]) -> None:
+        self._measured.append(measured)
 
     def add(self, counts: dict[str, int], sums: dict[str, Tensor], norm: Tensor) -> None:
         self._norm = norm
@@ -322,8 +363,10 @@ class _Window:
 
     def means(self, accelerator: Accelerator, weights: Mapping[str, float]) -> dict[str, float]:
         """Mean of each loss over all ranks and steps of the window, their weighted total, the last gradient norm; clears."""
+        measured = {name: total / max(1, count) for name, (total, count) in _summed(self._measured).items()}
+        self._measured = []
         if not self._sums:
-            return {}
+            return measured
         names = sorted(self._sums)
         sums = accelerator.reduce(torch.stack([self._sums[name].float() for name in names]), "sum")
         means = {name: float(value) / max(1, self._counts[name]) for name, value in zip(names, sums, strict=True)}
@@ -333,4 +376,14 @@ class _Window:
         if self._norm is not None:
             found["training/gradient_norm"] = float(self._norm)
         self._sums, self._counts, self._losses = {}, {}, set()
-        return found
+        return found | measured
+
+
+def _summed(measured: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, tuple[float, int]]:
+    """Sums and numbers of each name, over all that were given."""
+    found: dict[str, tuple[float, int]] = {}
+    for one in measured:
+        for name, (total, count) in one.items():
+            before = found.get(name, (0.0, 0))
+            found[name] = before[0] + total, before[1] + count
+    return found

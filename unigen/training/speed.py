@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from unigen.data.batch import Batch
+from unigen.training.stages.stage import TrainingBatch
 
 PEAK_BFLOAT16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12, "4090": 165e12}
 """Dense peaks by the GPU's name, operations per second (vendors' data sheets)."""
@@ -35,10 +35,10 @@ class SpeedMeter:
     data_seconds: float = 0.0
     _is_warm: bool = False
 
-    def count_batch(self, batch: Batch, flops: float) -> None:
+    def count_batch(self, batch: TrainingBatch, flops: float) -> None:
         self.tokens += batch.num_tokens
-        self.slots += batch.input_ids_RL.numel()
-        self.images += len(batch.code_images) + len(batch.feature_images) + len(batch.target_images)
+        self.slots += batch.num_slots
+        self.images += batch.num_images
         self.flops += flops
 
     def count_step(self, num_samples: int, seconds: float, data_seconds: float) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from unigen.data.batch import Batch, Sample
+from unigen.data.batch import Sample
 from unigen.data.draws import Draws
 from unigen.data.sample import RawSample
 
@@ -47,25 +47,67 @@ class RunStart:
             yield next(steps)
 
 
+class TrainingBatch(Protocol):
+    """What one forward pass trains on, as the loop sees it."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Of the samples in it; empty for those that count for nothing."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that hold something."""
+
+    @property
+    def num_slots(self) -> int:
+        """Positions that are computed."""
+
+    @property
+    def num_images(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """The same on a device."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """This rank's share of one update of the weights."""
+
+    counts: dict[str, int]
+    """How many terms each loss has."""
+    batches: Sequence[TrainingBatch]
+    measured: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """Metrics that were found on the way, by name with a slash: sum and number."""
+    notes: Sequence[str] = ()
+    """Lines for who watches the run."""
+
+
 class Stage(nn.Module, ABC):
     model: nn.Module
     """What is trained."""
 
+    num_updates = 1
+    """Of the weights in a global step."""
+
     @property
     @abstractmethod
-    def prepare(self) -> Callable[[RawSample, Draws], Sample]:
+    def prepare(self) -> Callable[[RawSample, Draws], Any]:
         """Makes a sample of a record, in the loader's workers."""
 
     def begin(self, run: RunStart) -> None:
         """What has to be done once with the weights that the run starts from. All ranks make this call together."""
         return
 
-    @abstractmethod
-    def batches(self, samples: Sequence[Sample]) -> Iterator[Batch]:
-        """The forward passes of one rank's share of a global step."""
+    def updates(self, samples: Sequence[Any]) -> Sequence[Update]:
+        """What one rank's share of a global step trains, `num_updates` of them. All ranks make this call together."""
+        return [Update(self.counts(samples), list(self.batches(samples)))]
 
     @abstractmethod
-    def counts(self, samples: Sequence[Sample]) -> dict[str, int]:
+    def batches(self, samples: Sequence[Any]) -> Iterator[TrainingBatch]:
+        """The forward passes of one rank's share of an update."""
+
+    @abstractmethod
+    def counts(self, samples: Sequence[Any]) -> dict[str, int]:
         """How many terms each loss has; losses are averaged by their sums over all ranks."""
 
     def loss_weights(self) -> Mapping[str, float]:
@@ -73,15 +115,15 @@ class Stage(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def empty_batch(self) -> Batch:
+    def empty_batch(self) -> TrainingBatch:
         """A forward pass that counts for nothing, for ranks that have fewer of them than others."""
 
-    def encode(self, batch: Batch) -> Batch:
+    def encode(self, batch: Any) -> Any:
         """Run the frozen encoders. Nothing is differentiated here."""
         return batch
 
     @abstractmethod
-    def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Any, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to differentiate, sum over losses of scale * sum of terms; and the plain sum of each loss, detached.
 
         A name with a slash is that of a metric beside the losses, whose mean is over the terms of the first loss."""
@@ -106,7 +148,7 @@ class Stage(nn.Module, ABC):
         """Images of prompts with the weights of now; none for stages that do not draw."""
         return iter(())
 
-    def training_flops(self, batch: Batch) -> float:
+    def training_flops(self, batch: Any) -> float:
         """Floating-point operations of one training pass over `batch`, recomputation not counted; 0 where not known."""
         return 0.0
 
@@ -116,7 +158,7 @@ def in_chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]
         yield samples[start : start + size]
 
 
-def are_counted(batch: Batch) -> Tensor:
+def are_counted(batch: TrainingBatch) -> Tensor:
     """Which samples (B,) enter the losses: those of `empty_batch`, which have no key, do not."""
     return torch.tensor([bool(key) for key in batch.keys])
 

@@ -16,8 +16,9 @@ STEPS = 4
 
 def single_image_config(world: TinyWorld, folder: Path, stage: str, training: dict[str, Any]) -> Path:
     training = {"steps": STEPS, **training}
-    if stage == "vision":
-        return world.config(folder, stage, training=training)
+    if stage.startswith("vision"):
+        loss = "softmax" if stage == "vision by softmax" else "sigmoid"
+        return world.config(folder, "vision", training=training, vision_stage={"loss": loss})
     return contrast_config(world, folder, training=training)
 
 
@@ -34,7 +35,7 @@ def assert_two_are_as_one(world: TinyWorld, folder: Path, stage: str, words: lis
         assert line["training/gradient_norm"] == pytest.approx(expected["training/gradient_norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "vision"])
+@pytest.mark.parametrize("stage", ["tokenizer", "vision", "vision by softmax"])
 def test_an_image_is_compared_with_the_captions_of_all_processes(
     stage: str, tiny_world: TinyWorld, tmp_path: Path
 ) -> None:

@@ -117,7 +117,7 @@ def test_a_resolution_that_the_model_cannot_draw_is_refused(resolution: int) -> 
 
 def test_parts_of_another_kind_are_refused() -> None:
     diffusion = SHIPPED_CONFIGS / "stable-diffusion-3.5-large"
-    with pytest.raises(CheckpointError, match="without vision_config; give a Qwen2.5-VL"):
+    with pytest.raises(CheckpointError, match=r"without vision_config; give a Qwen2\.5-VL"):
         uae_config(SHIPPED_CONFIGS / "Qwen2.5-0.5B", diffusion)
     with pytest.raises(CheckpointError, match="'AutoencoderKL'; SD3Transformer2DModel is needed"):
         uae_config(QWEN, diffusion, decoder=diffusion / "vae")

@@ -323,6 +323,14 @@ class TokenizerStageConfig:
 
 
 @dataclass(frozen=True)
+class VisionStageConfig:
+    """The stage `vision`."""
+
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """SigLIP's, in which equal captions match; or CLIP's, as open_clip (extra `uae`) has it: every image has one caption."""
+
+
+@dataclass(frozen=True)
 class DpoConfig:
     """Preference optimisation of the stage `dpo` (Rafailov et al., arXiv 2305.18290)."""
 
@@ -351,6 +359,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_stage: TokenizerStageConfig = field(default_factory=TokenizerStageConfig)
+    vision_stage: VisionStageConfig = field(default_factory=VisionStageConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     longcap: LongcapConfig = field(default_factory=LongcapConfig)

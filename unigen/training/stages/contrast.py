@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and their captions matched as SigLIP does (arXiv 2303.15343): what the stages that train on both share.
+"""Images and their captions matched as SigLIP (arXiv 2303.15343) or CLIP does: what the stages that train on both share.
 
 Legend: B images of a forward pass, T captions that all ranks have in theirs, N positions, C channels, D features, L words.
 """
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, SiglipTextModel
 
 from unigen.data.batch import Batch
+from unigen.errors import ConfigError
 from unigen.objectives.contrastive import sigmoid_loss
 from unigen.training.rank_rows import of_all_ranks
 from unigen.training.stages.stage import are_counted
@@ -41,6 +43,24 @@ def matching_losses(image_BD: Tensor, text_BD: Tensor, batch: Batch, logit_scale
     same_BT = [[own == other for other in captions] for own in batch.captions]
     matches_BT = torch.tensor(same_BT, dtype=torch.bool, device=text_BD.device)
     return sigmoid_loss(image_BD, text_TD, logit_scale, logit_bias, matches_BT)
+
+
+def softmax_losses(image_BD: Tensor, text_BD: Tensor, batch: Batch, logit_scale: Tensor) -> Tensor:
+    """CLIP's loss over the images and captions of all ranks, as open_clip computes it: the same number (B,) for every image.
+
+    Raises:
+        ConfigError: open_clip is not installed.
+    """
+    try:
+        from open_clip.loss import ClipLoss  # no other objective needs it
+    except ImportError as error:
+        raise ConfigError("vision_stage.loss=softmax needs open_clip; run: bash scripts/setup.sh uae") from error
+    counted_B = are_counted(batch).to(text_BD.device)
+    keys = [key for key in batch.keys if key]
+    image_TD, _ = of_all_ranks(F.normalize(image_BD[counted_B], dim=-1), keys)
+    text_TD, _ = of_all_ranks(F.normalize(text_BD[counted_B], dim=-1), keys)
+    loss: Tensor = ClipLoss()(image_TD, text_TD, logit_scale.exp())
+    return loss.expand(len(image_BD))
 
 
 class CaptionContrast(nn.Module):

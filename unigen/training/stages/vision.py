@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of a SigLIP on images and their captions (arXiv 2303.15343), whose vision half later reads for a language model."""
+"""Training of a SigLIP on images and their captions (arXiv 2303.15343), whose vision half later reads for a language model, or
+judges how alike two images are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ from unigen.data.preparation import CaptionedImagePreparer, blank_image
 from unigen.data.sample import RawSample
 from unigen.models.vision import VisionInput, VisionTower
 from unigen.models.weights import read_weights
-from unigen.training.stages.contrast import CaptionWords, matching_losses
+from unigen.training.stages.contrast import CaptionWords, matching_losses, softmax_losses
 from unigen.training.stages.stage import Stage, are_counted, in_chunks
 
 
 class VisionStage(Stage):
-    """Every image against every caption of a forward pass, over all ranks; equal captions match."""
+    """Every image against every caption of a forward pass, over all ranks."""
 
     model: SiglipModel
 
@@ -28,6 +29,7 @@ class VisionStage(Stage):
         self.model = model
         self._config = config
         self._tokenizer = tokenizer
+        model.logit_bias.requires_grad_(config.vision_stage.loss == "sigmoid")  # which moves no softmax
         text_config, vision_config = model.config.text_config, model.config.vision_config
         assert isinstance(text_config, SiglipTextConfig)
         assert isinstance(vision_config, SiglipVisionConfig)
@@ -57,9 +59,14 @@ class VisionStage(Stage):
         device = self.model.logit_scale.device
         image_BD = self.model.vision_model(images.to(device).pixel_values).pooler_output
         text_BD = self.model.text_model(input_ids=self._words(batch.captions).to(device)).pooler_output
-        losses_B = matching_losses(image_BD, text_BD, batch, self.model.logit_scale, self.model.logit_bias)
+        losses_B = self._losses(image_BD, text_BD, batch)
         losses_B = losses_B * are_counted(batch).to(device)
         return losses_B.sum() * scales.get("images", 0.0), {"images": losses_B.detach().sum()}
+
+    def _losses(self, image_BD: Tensor, text_BD: Tensor, batch: Batch) -> Tensor:
+        if self._config.vision_stage.loss == "softmax":
+            return softmax_losses(image_BD, text_BD, batch, self.model.logit_scale)
+        return matching_losses(image_BD, text_BD, batch, self.model.logit_scale, self.model.logit_bias)
 
     def directly_read_parameters(self) -> Sequence[nn.Parameter]:
         return (self.model.logit_scale, self.model.logit_bias)

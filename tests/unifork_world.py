@@ -2,7 +2,7 @@
 """What the recipes of configs/unifork_0_5b want, in small: data at the paths that they name, tiny models under their names."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +101,9 @@ def write_classes(folder: Path) -> None:
     (folder.parent / "class_names.txt").write_text("\n".join(names.values()) + "\n")
 
 
-def write_captions(folder: Path) -> None:
-    """`annotations/part-0.jsonl` of {image, caption}, and `images`."""
-    records = [{"image": name, "caption": f"a square, {name}"} for name in _images(folder / "images")]
+def write_captions(folder: Path, caption: Callable[[int], str] = "a square, {}.png".format) -> None:
+    """`annotations/part-0.jsonl` of {image, caption}, and `images`; line n is about `n.png`."""
+    records = [{"image": name, "caption": caption(number)} for number, name in enumerate(_images(folder / "images"))]
     _write_lines(folder / "annotations" / "part-0.jsonl", records)
 
 

@@ -68,6 +68,8 @@ def test_training_that_cannot_work_is_refused(change: dict[str, Any], named: str
         ({"images": "folder"}, "data.sources.drawing.images"),
         ({"task": "mmu", "short_caption_prob": 0.5}, "data.sources.drawing.short_caption_prob"),
         ({"short_caption_prob": 2.0}, "data.sources.drawing.short_caption_prob is 2.0"),
+        ({"caption_prompts": "long"}, "data.sources.drawing.caption_prompts means nothing"),
+        ({"task": "mmu", "conversations_key": "talk", "caption_prompts": "long"}, "caption_prompts means nothing"),
         ({"weight": -1.0}, "data.sources.drawing.weight is -1.0"),
     ],
 )

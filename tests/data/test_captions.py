@@ -80,7 +80,11 @@ def test_a_caption_without_words_is_refused(caption: str) -> None:
 
 
 def test_the_packaged_prompts_are_distinct_and_as_many_as_announced() -> None:
-    for prompts, count in ((load_prompts("short"), 11), (load_prompts("long"), 63), (validation_prompts(), 13)):
+    packaged = {"short": 11, "long": 63, "sentence": 1}
+    for prompts, count in [
+        *((load_prompts(name), count) for name, count in packaged.items()),
+        (validation_prompts(), 13),
+    ]:
         assert len(prompts) == len(set(prompts)) == count
         assert all(prompt == prompt.strip() and prompt for prompt in prompts)
 
@@ -92,5 +96,5 @@ def test_prompts_may_come_from_a_file_and_a_wrong_file_is_refused(tmp_path: Path
     file.write_text("[]")
     with pytest.raises(ConfigError, match="must hold a list of texts"):
         load_prompts(str(file))
-    with pytest.raises(ConfigError, match="neither short, long nor a readable JSON file"):
+    with pytest.raises(ConfigError, match="neither short, long, sentence nor a readable JSON file"):
         load_prompts("lnog")

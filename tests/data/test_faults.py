@@ -27,6 +27,17 @@ def test_past_the_fraction_the_error_names_share_causes_files_and_remedy() -> No
     )
 
 
+def test_what_a_run_leaves_out_by_its_own_settings_is_counted_and_does_not_stop_it() -> None:
+    log = FaultLog(0.01)
+    log.add([Fault("too_long", "a.jsonl/1", "a row of 1400 tokens"), *[Fault("cjk_caption", "a.jsonl/2")] * 40], 100)
+    log.check()
+    assert log.summary() == {"data/records_seen": 100, "data/bad/cjk_caption": 40, "data/bad/too_long": 1}
+    assert log.describe().startswith("40 cjk_caption (such as a.jsonl/2); 1 too_long")
+    log.add([Fault("not_json", "a.jsonl/3"), Fault("not_json", "a.jsonl/4")], 1)
+    with pytest.raises(DataError, match=r"2 of 101 records are bad \(2.0%.*: 2 not_json \(such as a.jsonl/3\); mend"):
+        log.check()
+
+
 def test_the_summary_has_one_number_per_cause() -> None:
     log = FaultLog(0.5)
     log.add([Fault("not_json", "a"), Fault("not_json", "b"), Fault("empty_caption", "c")], 50)

@@ -210,7 +210,7 @@ def test_bad_samples_are_passed_over_counted_and_do_not_change_on_resume(tmp_pat
 
 def refuse_sevenths(sample: RawSample, draws: Draws) -> int:
     if number_of(sample, draws) % 7 == 0:
-        raise SampleRefused("too_long", "more tokens than a row holds")
+        raise SampleRefused("bad_conversation", "no answer")
     return number_of(sample, draws)
 
 
@@ -218,7 +218,7 @@ def refuse_sevenths(sample: RawSample, draws: Draws) -> int:
 def test_too_many_bad_samples_stop_the_run_and_name_a_file(root: Path, workers: int) -> None:
     config = data_config(root, sources={"draw": SourceConfig("t2i", "webdataset", ["draw"])}, max_bad_fraction=0.05)
     steps = loader(config, {"t2i": 8}, refuse_sevenths, num_workers=workers)
-    with pytest.raises(DataError, match=r"too_long \(such as draw/draw/\d{4}.tar/\d+, more tokens than a row holds\)"):
+    with pytest.raises(DataError, match=r"bad_conversation \(such as draw/draw/\d{4}.tar/\d+, no answer\)"):
         take(40, steps)
     assert steps.faults.seen >= 100
 

@@ -11,6 +11,7 @@ from unigen.config.schema import (
     Config,
     ForkConfig,
     ModelConfig,
+    SourceConfig,
 )
 from unigen.errors import ConfigError
 
@@ -173,6 +174,12 @@ def _check_sources(config: Config) -> None:
             "skip_cjk": source.skip_cjk and source.format not in CAPTION_FORMATS,
             "short_caption_prob": source.short_caption_prob > 0
             and not (source.format in CAPTION_FORMATS and source.task == "t2i"),
+            "caption_prompts": source.caption_prompts != SourceConfig.caption_prompts
+            and not (
+                source.task == "mmu"
+                and source.format in (*CAPTION_FORMATS, "imagefolder")
+                and source.conversations_key is None
+            ),
         }
         beside = " beside conversations_key" if source.conversations_key is not None else ""
         for key, is_wrong in foreign.items():

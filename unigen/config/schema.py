@@ -174,7 +174,7 @@ class SourceConfig:
     short_caption_prob: float = 0.0
     """Probability to keep only the first sentence of a caption (drawing only)."""
     caption_prompts: str = "short"
-    """What asks for a caption (reading only): `short`, `long`, or a JSON file with a list of prompts."""
+    """What asks for a caption (reading only): `short`, `long`, `sentence` (one alone), or a JSON file with a list of prompts."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,8 @@ class DataConfig:
     epoch_ends: Literal["max_size_cycle", "min_size"] = "max_size_cycle"
     """Where an epoch ends: when the largest task is through (smaller ones start again), or the smallest."""
     max_bad_fraction: float = 0.01
-    """Share of unreadable samples past which a run stops."""
+    """Share of unreadable samples past which a run stops. Those that are too long, and captions that `skip_cjk` leaves out, are
+    counted beside them."""
     max_image_pixels: int = 64_000_000
     """Images of more pixels count as unreadable."""
     allow_pipe: bool = False

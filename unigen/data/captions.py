@@ -13,6 +13,9 @@ import numpy as np
 from unigen.data.faults import SampleRefused
 from unigen.errors import ConfigError
 
+PROMPTS = ("short", "long", "sentence")
+"""The lists of prompts that come with the package; `sentence` holds the one that UniFork's released training asked with."""
+
 PERSON_WORDS = ("a person", "someone", "somebody", "an individual")
 """What stands for `<person>`, the mark that CC12M puts in the place of names."""
 
@@ -108,14 +111,14 @@ def strip_opening(text: str) -> str:
 
 
 def load_prompts(name: str) -> tuple[str, ...]:
-    """The prompts that ask for a caption: `short`, `long`, or those of a JSON file with a list of strings.
+    """The prompts that ask for a caption: `short`, `long`, `sentence`, or those of a JSON file with a list of strings.
 
     Raises:
         ConfigError: a file that is not such a list.
     """
-    if name in ("short", "long"):
+    if name in PROMPTS:
         return _packaged(f"{name}_caption.json")
-    return _read_list(name, "caption_prompts", "short, long")
+    return _read_list(name, "caption_prompts", ", ".join(PROMPTS))
 
 
 def _read_list(name: str, key: str, others: str) -> tuple[str, ...]:
@@ -154,7 +157,7 @@ def validation_prompts() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line)
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def _packaged(name: str) -> tuple[str, ...]:
     return tuple(json.loads(resources.files("unigen.data").joinpath(f"prompts/{name}").read_text(encoding="utf-8")))
 

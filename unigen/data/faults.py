@@ -2,7 +2,7 @@
 """What can be wrong with a record, how it is counted, and when it stops a run."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,9 @@ Cause = Literal[
     "bad_preference",
     "too_long",
 ]
+
+LEFT_OUT: frozenset[Cause] = frozenset({"too_long", "cjk_caption"})
+"""Whole records that a run does not take, by its row length or its source's settings: counted, but nothing is wrong with them."""
 
 MINIMUM_SEEN = 100
 """Records before the fraction is judged, so that one bad record of the first ten does not stop a run by chance."""
@@ -63,6 +66,11 @@ class FaultLog:
     def bad(self) -> int:
         return self.counts.total()
 
+    @property
+    def damaged(self) -> int:
+        """Those with something wrong."""
+        return sum(count for cause, count in self.counts.items() if cause not in LEFT_OUT)
+
     def add(self, faults: Iterable[Fault], seen: int) -> None:
         """Count `faults` among `seen` more records."""
         self.seen += seen
@@ -73,22 +81,29 @@ class FaultLog:
                 kept.append(fault)
 
     def check(self) -> None:
-        """Stop where the bad share of at least `MINIMUM_SEEN` records is above `max_bad_fraction`.
+        """Stop where the damaged share of at least `MINIMUM_SEEN` records is above `max_bad_fraction`.
 
         Raises:
             DataError: with the share, the causes and an example file of each.
         """
-        if self.seen < MINIMUM_SEEN or self.bad <= self.max_bad_fraction * self.seen:
+        damaged = self.damaged
+        if self.seen < MINIMUM_SEEN or damaged <= self.max_bad_fraction * self.seen:
             return
         raise DataError(
-            f"{self.bad} of {self.seen} records are bad ({self.bad / self.seen:.1%}, data.max_bad_fraction is "
-            f"{self.max_bad_fraction:.1%}): {self.describe()}; mend the files or raise data.max_bad_fraction"
+            f"{damaged} of {self.seen} records are bad ({damaged / self.seen:.1%}, data.max_bad_fraction is "
+            f"{self.max_bad_fraction:.1%}): {self.describe(LEFT_OUT)}; mend the files or raise data.max_bad_fraction"
         )
 
-    def describe(self) -> str:
-        """The causes, most frequent first, each with its number and an example; one line."""
+    def describe(self, without: Collection[str] = ()) -> str:
+        """The causes, most frequent first, each with its number and an example; one line.
+
+        Args:
+            without: causes that are not said.
+        """
         parts = []
         for cause, count in self.counts.most_common():
+            if cause in without:
+                continue
             example = self.examples[cause][0]
             detail = f", {example.detail}" if example.detail else ""
             parts.append(f"{count} {cause} (such as {example.place}{detail})")

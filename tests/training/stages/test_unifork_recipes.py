@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from tests.unifork_world import NUM_LAYERS, ORIGINS, RECIPES, UniForkWorld, write_unifork_world
+from tests.unifork_world import NUM_LAYERS, ORIGINS, RECIPES, UniForkWorld, write_captions, write_unifork_world
 from tests.world import forget_last_run, metrics, train, weights
 from unigen.cli.main import main
 from unigen.config.folders import find_model, weights_hash
 from unigen.config.load import load_config
+from unigen.data.captions import load_prompts
+from unigen.data.images import square_pixels
 from unigen.models.unifork_checkpoints import load_unifork
 from unigen.models.weights import read_weights
+from unigen.training.loop import Trainer
 from unigen.training.stages.registry import build_stage
 
 STEPS = 2
@@ -91,6 +95,27 @@ def test_the_first_stage_starts_from_the_language_model_in_both_branches(chain: 
         _, _, depth, rest = name.split(".", 3)
         assert torch.equal(found[f"model.gen_fork_layers.{int(depth) - NUM_LAYERS // 2}.{rest}"], tensor)
     assert torch.equal(found["model.norm_gen.weight"], qwen["model.norm.weight"])
+
+
+def test_a_web_caption_is_asked_for_in_the_released_words() -> None:
+    source = load_config(RECIPES / "s1_laion_coyo.yaml").data.sources["read"]
+    assert load_prompts(source.caption_prompts) == ("Provide a one-sentence caption for the image.",)
+
+
+def test_samples_that_are_too_long_are_left_out_with_their_image_and_counted(chain: Chain) -> None:
+    """Every other one is; those that stay have each their own image."""
+    images = chain.world.root / "datasets" / "long" / "images"
+    write_captions(images.parent, lambda number: "a square " * (300 if number % 2 else 1))
+    places = ["data.sources.draw.paths=[long/annotations]", "data.sources.draw.images=long/images"]
+    forget_last_run()
+    trainer = Trainer(load_config(RECIPES / "s3_gen.yaml", [*chain.words("s3_gen"), *places]))
+    samples = next(iter(trainer.loader))
+    assert trainer.loader.faults.counts["too_long"] > 0
+    for sample in samples:
+        number = int(sample.key.rpartition("/")[2])
+        assert number % 2 == 0
+        (image,) = sample.code_images
+        assert torch.equal(image.content, square_pixels(Image.open(images / f"{number}.png"), 32))
 
 
 def test_the_last_two_stages_become_one_model(chain: Chain) -> None:

@@ -2,13 +2,13 @@
 # Sourced by mme.sh, pope.sh, seed.sh, vqav2.sh and gqa.sh: one benchmark of question files over a checkpoint, one process per GPU.
 
 evaluate_questions() { # benchmark, flags of the user
-  local benchmark=$1 words=() has_output=false
+  local benchmark=$1 script=scripts/eval_und/${0##*/} words=() has_output=false
   shift
   while (($#)); do
     case $1 in
       -h | --help)
         cat <<EOF
-Usage: bash scripts/eval_und/$benchmark.sh --model_path DIR [--output_dir DIR] [key=value ...]
+Usage: bash $script --model_path DIR [--output_dir DIR] [key=value ...]
   --model_path DIR    a checkpoint's folder, or a name under unigen_data/checkpoints (required)
   --output_dir DIR    results go below it (default: output/eval_und)
   $benchmark.questions=FILE $benchmark.images=DIR $benchmark.truth=PATH   where its files lie (default: below playground/data/eval)

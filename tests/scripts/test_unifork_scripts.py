@@ -140,7 +140,7 @@ def test_the_understanding_scripts_score_question_files(model: Path, tmp_path: P
 def test_every_understanding_script_says_its_flags_and_what_it_needs(name: str) -> None:
     script = str(ROOT / "scripts/eval_und" / f"{name}.sh")
     told = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, check=False)
-    assert (told.returncode, "--model_path DIR" in told.stdout) == (0, True)
+    assert (told.returncode, f"Usage: bash scripts/eval_und/{name}.sh --model_path DIR" in told.stdout) == (0, True)
     refused = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "is required" in refused.stderr

@@ -31,6 +31,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "unigen",
 }
 _SMOOTHED_POINTS = 60
+_BESIDE = 0.05
+"""How far apart the intervals of one step stand, as a share of the way to the next step."""
 
 
 def loss_curves(stages: Sequence[StageLog]) -> str:
@@ -44,15 +46,16 @@ def loss_curves(stages: Sequence[StageLog]) -> str:
 
 def metric_curves(stages: Sequence[StageLog], names: Sequence[str]) -> str:
     """One panel a metric, one line a stage that has it, in the same colour in all panels."""
+    colors = _colors([[stage.name for stage in stages]])
     with rc_context(STYLE):
         figure, panels = _grid(len(names), 4, (2.7, 2.3))
         for panel, name in zip(panels, names, strict=True):
-            for color, stage in zip(COLORS * len(stages), stages, strict=False):
+            for stage in stages:
                 steps, values = stage.curve(name)
                 if steps:
-                    panel.plot(steps, values, color=color, lw=1.2, label=stage.name)
-            _label(panel, name.rpartition("/")[2].replace("_", " "))
-        return _svg(figure)
+                    panel.plot(steps, values, color=colors[stage.name], lw=1.2, label=stage.name)
+            _label(panel, name.rpartition("/")[2].replace("_", " "), has_legend=False)
+        return _svg(_with_legend(figure, panels))
 
 
 def score_chart(scores: Sequence[Score]) -> str:
@@ -77,13 +80,14 @@ def score_chart(scores: Sequence[Score]) -> str:
         return _svg(figure)
 
 
-def alignment_curves(found: Mapping[str, Mapping[str, Any]]) -> str:
+def alignment_curves(found: Mapping[str, Mapping[str, Any]], order: Sequence[str] = ()) -> str:
     """One panel a title: alignment over the layers with its 95% interval, and the level of chance.
 
     Args:
         found: by title what the benchmark `alignment` says: `chance`, and `ways` with a curve each.
+        order: names in the order in which they take their colours, as in other figures; those that it lacks come after.
     """
-    colors = _colors(one["ways"] for one in found.values())
+    colors = _colors([order, *(one["ways"] for one in found.values())])
     with rc_context(STYLE):
         figure, panels = _grid(len(found), 3, (3.9, 2.9), sharey=True)
         for panel, (title, one) in zip(panels, found.items(), strict=True):
@@ -96,26 +100,34 @@ def alignment_curves(found: Mapping[str, Mapping[str, Any]]) -> str:
         return _svg(_with_legend(figure, panels))
 
 
-def difference_curves(found: Mapping[str, Mapping[str, Sequence[tuple[int, Mapping[str, float]]]]]) -> str:
+def difference_curves(
+    found: Mapping[str, Mapping[str, Sequence[tuple[int, Mapping[str, float]]]]], order: Sequence[str] = ()
+) -> str:
     """One panel a title, one line a name: differences with their 95% intervals over the steps, beside none at all.
 
     Args:
         found: by title and name, steps with `mean`, `low` and `high`.
+        order: see `alignment_curves`.
     """
-    colors = _colors(found.values())
+    colors = _colors([order, *found.values()])
     with rc_context(STYLE):
         figure, panels = _grid(len(found), 2, (4.6, 2.9))
         for panel, (title, lines) in zip(panels, found.items(), strict=True):
-            for name, points in lines.items():
-                _draw_differences(panel, colors[name], name, points)
+            ticks = sorted({step for points in lines.values() for step, _ in points})
+            apart = _BESIDE * min((after - before for before, after in pairwise(ticks)), default=1)
+            for number, (name, points) in enumerate(lines.items()):
+                _draw_differences(panel, colors[name], name, points, apart * (number - (len(lines) - 1) / 2))
             panel.axhline(0, color=INK, lw=0.8, ls=":")
-            panel.set_xticks(sorted({step for points in lines.values() for step, _ in points}))
+            panel.set_xticks(ticks)
             _label(panel, title, has_legend=False)
         return _svg(_with_legend(figure, panels))
 
 
-def _draw_differences(panel: Axes, color: str, name: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-    steps, values = [step for step, _ in points], [one["mean"] for _, one in points]
+def _draw_differences(
+    panel: Axes, color: str, name: str, points: Sequence[tuple[int, Mapping[str, float]]], aside: float
+) -> None:
+    """A line; `aside` moves it along the steps, so that its intervals do not cover those of others."""
+    steps, values = [step + aside for step, _ in points], [one["mean"] for _, one in points]
     reach = [[one["mean"] - one["low"] for _, one in points], [one["high"] - one["mean"] for _, one in points]]
     panel.errorbar(steps, values, yerr=reach, color=color, lw=1.4, marker="o", ms=3, capsize=2.5, label=name)
 

@@ -2,6 +2,7 @@
 """The report of a study of forks: scores, differences, budgets and words, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,8 @@ def test_sizes_costs_losses_and_curves_stand_beside(report: dict) -> None:  # ty
     assert list(expert["flops_per_token"]) == ["generation"]
     assert half["loss"] == {"t2i": 1.5, "mmu": 1.5}
     assert half["layers"] == {"shared": 2, "understanding": 2, "generation": 2}
-    assert report["alignment"]["fork_half"]["ways"]["generation"]["alignment"] == [0.1, 0.3, 0.4, 0.35, 0.2]
+    curve = report["alignment"]["fork_half"]["ways"]["generation"]["alignment"]
+    assert curve == pytest.approx([0.1, 0.3, 0.4, 0.35, 0.2])
     assert list(report["alignment"]["und_expert"]["ways"]) == ["understanding"]
     assert report["references"] == {"geneval_shapes": {"ceiling": 0.9}, "vqa_shapes": {"majority": 0.4}}
     assert report["budget"] == {"steps": STEPS, "samples_per_step": {"t2i": 16, "mmu": 8}, "same_samples": True}
@@ -84,13 +86,15 @@ def test_sizes_costs_losses_and_curves_stand_beside(report: dict) -> None:  # ty
 def test_the_words_say_where_and_from_when_on_the_fork_pays(report: dict) -> None:  # type: ignore[type-arg]
     assert list(report["budgets"]) == ["20", str(STEPS)]
     words = {one["title"]: one["text"] for one in report["findings"]}
-    assert "So the fork pays with 2 of 4 layers shared." in words["Drawing"]
-    assert "So the fork costs with 3 of 4 layers shared." in words["Drawing"]
+    assert "So the fork pays with 2 of 4 layers shared and costs with 3 of 4 layers shared." in words["Drawing"]
     assert "the other task takes something from it" in words["Drawing"]
     assert "So no fork is shown to pay or to cost here" in words["Reading"]
     assert "with 2 of 4 layers shared from step 40 on" in words["Budget"]
     assert "Reading: at the last of the budgets of 20, 40 steps no fork is shown to pay." in words["Budget"]
-    assert "fully shared 0.400 after layer 2 and 0.200 after the last" in words["Alignment"]
+    assert (
+        "Generation branch: at most 0.420 (fully shared, after layer 2); 0.150 to 0.300 after the last layer, 0.120 to 0.240 "
+        "below each model's own highest."
+    ) in words["Alignment"]
     assert "at the same FLOPs per token" in words["Cost"]
 
 
@@ -101,6 +105,10 @@ def test_the_page_shows_all_of_it_by_itself(study: Path, report: dict) -> None: 
     for name in LAYERS:
         assert name.replace("_", " ") in page
     assert report["findings"][0]["text"] in page
+    aligned = page.split("<h2>Alignment")[1].split("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in aligned.split("<tr>")[2:]]
+    assert rows[0] == ["und expert", "0.400", "2", "0.200", "–", "–", "–"]
+    assert rows[2] == ["fully shared", *["0.420", "2", "0.300"] * 2]
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 

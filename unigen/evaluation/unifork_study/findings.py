@@ -5,6 +5,7 @@ A difference counts where its 95% interval leaves 0 out. Everything is said from
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from unigen.evaluation.unifork_study.arms import BASELINE, DRAWING, NEEDS, READING
@@ -69,10 +70,13 @@ def _scores(content: Content, benchmark: str) -> str:
         return " ".join(words)
     listed = ", ".join(f"{signed(found)} with {depth(models[name]['layers'])}" for name, found in differences.items())
     words.append(f"Against the fully shared model forks score {listed}.")
+    shown = []
     for sign, verb in ((1, "pays"), (-1, "costs")):
         names = [name for name, found in differences.items() if verdict(found) == sign]
         if names:
-            words.append(f"So the fork {verb} with {_depths(content, names)}.")
+            shown.append(f"{verb} with {_depths(content, names)}")
+    if shown:
+        words.append(f"So the fork {' and '.join(shown)}.")
     if not any(map(verdict, differences.values())):
         words.append("So no fork is shown to pay or to cost here: every interval holds 0.")
     elif len(differences) > 1:
@@ -117,21 +121,41 @@ def _by_step(content: Content, steps: Sequence[str], name: str, benchmark: str) 
     return [content["budgets"][step]["paired"].get(pair, {}).get(benchmark) for step in steps]
 
 
+@dataclass(frozen=True)
+class Peak:
+    """An alignment curve in short."""
+
+    highest: float
+    layer: int
+    """After which it is so high; 0 is what goes into the first."""
+    last: float
+    """After the last layer."""
+
+
+def peak(found: Content, way: str) -> Peak | None:
+    """Of one branch of an arm's alignment; None where it has no such branch."""
+    if way not in found["ways"]:
+        return None
+    values = found["ways"][way]["alignment"]
+    layer = max(range(len(values)), key=values.__getitem__)
+    return Peak(values[layer], layer, values[-1])
+
+
 def _alignment(content: Content) -> str:
-    """By branch: where each model is highest, and what is left of it at the end."""
+    """By branch: how high the models get, and what is left of it at the end."""
     aligned = content["alignment"]
-    words = [
-        f"Share of an image's neighbours that are its caption's too (chance {next(iter(aligned.values()))['chance']:.3f})."
-    ]
-    for way in ("understanding", "generation"):
-        parts = []
-        for name, found in aligned.items():
-            if way in found["ways"]:
-                values = found["ways"][way]["alignment"]
-                best = max(range(len(values)), key=values.__getitem__)
-                label = name.replace("_", " ")
-                parts.append(f"{label} {values[best]:.3f} after layer {best} and {values[-1]:.3f} after the last")
-        words.append(f"{way.capitalize()} branch: {'; '.join(parts)}.")
+    chance = next(iter(aligned.values()))["chance"]
+    words = [f"Share of an image's neighbours that are its caption's too (chance {chance:.3f})."]
+    for way in NEEDS.values():
+        peaks = {name: one for name, found in aligned.items() if (one := peak(found, way))}
+        highest = max(peaks, key=lambda name: peaks[name].highest)
+        lasts = [one.last for one in peaks.values()]
+        fallen = [one.highest - one.last for one in peaks.values()]
+        words.append(
+            f"{way.capitalize()} branch: at most {peaks[highest].highest:.3f} ({highest.replace('_', ' ')}, after layer "
+            f"{peaks[highest].layer}); {min(lasts):.3f} to {max(lasts):.3f} after the last layer, {min(fallen):.3f} to "
+            f"{max(fallen):.3f} below each model's own highest."
+        )
     return " ".join(words)
 
 

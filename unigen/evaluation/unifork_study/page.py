@@ -2,16 +2,18 @@
 """The page of a study of forks: scores, differences, budgets, alignment, losses and drawings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unigen.evaluation.figures import alignment_curves, difference_curves, metric_curves, score_chart
 from unigen.evaluation.page import render
 from unigen.evaluation.records import read_records
+from unigen.evaluation.run_folder import TOTAL_LOSS
 from unigen.evaluation.showcase import data_uri
 from unigen.evaluation.tables import Score
 from unigen.evaluation.unifork_study.arms import BASELINE, DRAWING, EVALUATION, ForkArm
-from unigen.evaluation.unifork_study.findings import TITLES, forks, shared_layers, verdict
+from unigen.evaluation.unifork_study.findings import TITLES, forks, peak, shared_layers, verdict
 
 TEMPLATE = "unifork.html.j2"
 NUM_SHOWN = 8
@@ -20,21 +22,24 @@ WAYS = {"understanding": "understanding branch", "generation": "generation branc
 
 def render_page(title: str, summary: Mapping[str, Any], arms: Sequence[ForkArm]) -> str:
     """The page of a study with this report.json."""
-    logs = [arm.logs[0] for arm in arms]
-    losses = list(dict.fromkeys(name for log in logs for name in log.losses if name != "loss/total"))
     names = [arm.name for arm in arms]
+    labels = {name: _words(name) for name in names}
+    logs = [replace(arm.logs[0], name=labels[arm.name]) for arm in arms]
+    losses = list(dict.fromkeys(name for log in logs for name in log.losses if name != TOTAL_LOSS))
     return render(
         TEMPLATE,
         title=title,
         summary=summary,
         names=names,
-        labels={name: name.replace("_", " ") for name in names},
+        labels=labels,
         shared={name: shared_layers(summary["models"][name]["layers"]) for name in names},
         titles=TITLES,
         baseline=BASELINE,
         verdict=verdict,
         charts={benchmark: score_chart(_scores(summary, benchmark)) for benchmark in TITLES},
         budgets=_budget_curves(summary),
+        ways=WAYS,
+        peaks={way: {name: peak(found, way) for name, found in summary["alignment"].items()} for way in WAYS},
         alignment=_alignment(summary),
         losses=metric_curves(logs, losses),
         gallery=_gallery(arms),
@@ -43,7 +48,7 @@ def render_page(title: str, summary: Mapping[str, Any], arms: Sequence[ForkArm])
 
 def _scores(summary: Mapping[str, Any], benchmark: str) -> list[Score]:
     rows = [
-        Score("", name.replace("_", " "), model[benchmark]["mean"], (model[benchmark]["low"], model[benchmark]["high"]))
+        Score("", _words(name), model[benchmark]["mean"], (model[benchmark]["low"], model[benchmark]["high"]))
         for name, model in summary["models"].items()
         if benchmark in model
     ]
@@ -58,7 +63,7 @@ def _budget_curves(summary: Mapping[str, Any]) -> str | None:
     steps = sorted(map(int, summary["budgets"]))
     found = {
         title: {
-            name.replace("_", " "): [
+            _words(name): [
                 (step, paired[benchmark])
                 for step in steps
                 if benchmark in (paired := summary["budgets"][str(step)]["paired"].get(f"{name}_minus_{BASELINE}", {}))
@@ -67,7 +72,7 @@ def _budget_curves(summary: Mapping[str, Any]) -> str | None:
         }
         for benchmark, title in TITLES.items()
     }
-    return difference_curves(found)
+    return difference_curves(found, _in_order(summary))
 
 
 def _alignment(summary: Mapping[str, Any]) -> str | None:
@@ -77,10 +82,20 @@ def _alignment(summary: Mapping[str, Any]) -> str | None:
         return None
     chance = next(iter(aligned.values()))["chance"]
     lines = {
-        title: {name.replace("_", " "): found["ways"][way] for name, found in aligned.items() if way in found["ways"]}
+        title: {_words(name): found["ways"][way] for name, found in aligned.items() if way in found["ways"]}
         for way, title in WAYS.items()
     }
-    return alignment_curves({title: {"ways": found, "chance": chance} for title, found in lines.items() if found})
+    panels = {title: {"ways": found, "chance": chance} for title, found in lines.items() if found}
+    return alignment_curves(panels, _in_order(summary))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _in_order(summary: Mapping[str, Any]) -> list[str]:
+    """The arms as figures call them, so that each has one colour in all of them."""
+    return [_words(name) for name in summary["models"]]
 
 
 def _gallery(arms: Sequence[ForkArm]) -> list[dict[str, Any]]:

@@ -81,6 +81,17 @@ def test_a_table_of_paths_and_captions(tmp_path: Path) -> None:
     assert conversion.faults.examples["missing_key"][0].place == f"{source / 'table.tsv'}:2"
 
 
+def test_lines_of_json_with_paths_and_captions(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", 3)
+    lines = [{"image": "0.png", "caption": "zero"}, {"image": "1.png"}, {"caption": "no image"}, ["a list"]]
+    lines += [{"image": "9.png", "caption": "gone"}, {"image": "2.png", "caption": "two"}]
+    (source / "notes.jsonl").write_text("{broken\n\n" + "".join(json.dumps(line) + "\n" for line in lines))
+    conversion = convert_to_shards(source / "notes.jsonl", tmp_path / "out", "jsonl")
+    assert [caption for _, caption in read_back(tmp_path / "out")] == ["zero", "two"]
+    assert conversion.faults.counts == {"not_json": 2, "missing_key": 1, "missing_image": 2}
+    assert conversion.faults.examples["not_json"][0].place == f"{source / 'notes.jsonl'}:1"
+
+
 @pytest.mark.parametrize("how", ["bytes", "struct", "path"])
 def test_a_parquet_with_images_in_it_or_beside_it(tmp_path: Path, how: str) -> None:
     source = folder_of(tmp_path / "in", 3)

@@ -9,6 +9,7 @@ import click
 
 from unigen.errors import ConfigError
 
+KINDS = ("folder", "imagefolder", "tsv", "jsonl", "parquet")
 TIES = {"keep": "keep", "true": True, "false": False}
 
 
@@ -104,12 +105,15 @@ def _convert_unigen(
 @command.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
-@click.option(
-    "--kind", required=True, type=click.Choice(["folder", "imagefolder", "tsv", "parquet"]), help="How SOURCE is kept."
-)
+@click.option("--kind", required=True, type=click.Choice(KINDS), help="How SOURCE is kept.")
 @click.option("--samples-per-shard", default=1000, show_default=True, type=click.IntRange(min=1))
-@click.option("--image-column", default="image", show_default=True, help="Parquet: bytes, a path or a struct of them.")
-@click.option("--caption-column", default="caption", show_default=True, help="Parquet: the captions.")
+@click.option(
+    "--image-column",
+    default="image",
+    show_default=True,
+    help="JSONL: a path; parquet: bytes, a path or a struct of them.",
+)
+@click.option("--caption-column", default="caption", show_default=True, help="JSONL and parquet: the captions.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def data(
     source: Path,
@@ -126,6 +130,7 @@ def data(
     folder       images, each with a .txt of the same name beside it
     imagefolder  one folder of images per class; the caption is made of its name
     tsv          lines of path<TAB>caption, paths relative to the file
+    jsonl        lines of {"image": path, "caption": text}, paths relative to the file
     parquet      a file or a folder of files with a column of images and one of captions
     """
     from unigen.data.convert import convert_to_shards

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with captions as people keep them: beside text files, in folders by class, in a table."""
+"""Images with captions as people keep them: beside text files, in folders by class, in a table or in JSON lines."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from unigen.data.class_folders import class_name, images_below
 from unigen.data.faults import Fault
 from unigen.errors import DataError
 
-Kind = Literal["folder", "imagefolder", "tsv", "parquet"]
+Kind = Literal["folder", "imagefolder", "tsv", "jsonl", "parquet"]
+_LINES = {"tsv": "path<TAB>caption", "jsonl": '{"image": path, "caption": text}'}
+"""Of the kinds that are one file of lines."""
 _ROWS_AT_ONCE = 64
 
 
@@ -25,6 +28,10 @@ class CaptionedImage:
     place: str
     image: bytes | Path
     caption: str
+
+    def read(self) -> bytes:
+        """The image file."""
+        return self.image.read_bytes() if isinstance(self.image, Path) else self.image
 
 
 def find_captioned_images(
@@ -39,13 +46,16 @@ def find_captioned_images(
         raise DataError(f"there is no {source} to convert")
     if kind in ("folder", "imagefolder") and not source.is_dir():
         raise DataError(f"{source} is not a folder; kind {kind} reads one")
-    if kind == "tsv" and not source.is_file():
-        raise DataError(f"{source} is not a file; kind tsv reads lines of path<TAB>caption")
+    if kind in _LINES and not source.is_file():
+        raise DataError(f"{source} is not a file; kind {kind} reads lines of {_LINES[kind]}")
     if kind == "folder":
         return _from_folder(source)
     if kind == "imagefolder":
         return _from_image_folder(source)
-    return _from_tsv(source) if kind == "tsv" else _from_parquet(source, image_column, caption_column)
+    if kind == "tsv":
+        return _from_tsv(source)
+    read = _from_jsonl if kind == "jsonl" else _from_parquet
+    return read(source, image_column, caption_column)
 
 
 def class_caption(folder: str) -> str:
@@ -82,6 +92,28 @@ def _from_tsv(source: Path) -> Iterator[CaptionedImage | Fault]:
             yield (
                 CaptionedImage(place, source.parent / image, caption) if tab else Fault("missing_key", place, "no tab")
             )
+
+
+def _from_jsonl(source: Path, image_key: str, caption_key: str) -> Iterator[CaptionedImage | Fault]:
+    with open(source, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _from_line(line, source.parent, image_key, caption_key, f"{source}:{number}")
+
+
+def _from_line(line: str, folder: Path, image_key: str, caption_key: str, place: str) -> CaptionedImage | Fault:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Fault("not_json", place, str(error))
+    if not isinstance(fields, dict):
+        return Fault("not_json", place, f"a {type(fields).__name__} instead of an object")
+    image, caption = fields.get(image_key), fields.get(caption_key)
+    if not isinstance(image, str) or not image:
+        return Fault("missing_image", place, f"no path under '{image_key}'")
+    if not isinstance(caption, str):
+        return Fault("missing_key", place, f"no text under '{caption_key}'")
+    return CaptionedImage(place, folder / image, caption)
 
 
 def _from_parquet(source: Path, image_column: str, caption_column: str) -> Iterator[CaptionedImage | Fault]:

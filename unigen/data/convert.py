@@ -47,8 +47,10 @@ def convert_to_shards(
 
     Args:
         source: `folder`: images with a `.txt` of the same name beside them; `imagefolder`: one folder of images per
-            class; `tsv`: a file of lines `path<TAB>caption`, paths relative to it; `parquet`: a file or a folder of files.
-        image_column: of a parquet; holds bytes, a path (relative to the file), or a struct with `bytes` or `path`.
+            class; `tsv`: a file of lines `path<TAB>caption`, paths relative to it; `jsonl`: the same as objects
+            `{"image", "caption"}`; `parquet`: a file or a folder of files.
+        image_column: of a jsonl or parquet; holds a path (relative to the file), in a parquet perhaps bytes, or a struct with
+            `bytes` or `path`.
         progress: called with the number of samples after each shard.
 
     Raises:
@@ -90,7 +92,7 @@ def _members(pair: CaptionedImage, max_pixels: int) -> dict[str, bytes]:
     if not caption:
         raise SampleRefused("empty_caption")
     try:
-        content = pair.image.read_bytes() if isinstance(pair.image, Path) else pair.image
+        content = pair.read()
     except OSError as error:
         raise SampleRefused("missing_image", f"{error.filename}: {error.strerror}") from error
     image = decode_image(content, max_pixels=max_pixels)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from unigen.config.folders import weights_hash
@@ -126,9 +126,25 @@ class CodePipeline(Pipeline):
         prepare = self._preparation(requests[0].images)
         return [prepare(request, request.answer_start) for request in requests]
 
+    def _drawn(self, codes: Tensor) -> Iterator[Image.Image]:
+        """The images of codes (B, ...), decoded one by one: convolutions round differently in batches of other sizes, and the
+        same seed has to give the same file."""
+        for one in codes.split(1):
+            yield from images_of(self.image_tokenizer.decode(one))
+
     def _square(self, image: Image.Image) -> Tensor:
         """Pixels (3, H, W) of the middle of an image, as those of images to be drawn."""
         return square_pixels(image.convert("RGB"), self.model.config.image_resolution)
+
+
+def settle(model: nn.Module, device: torch.device) -> None:
+    """Move a model that is only to be run to its device: in bfloat16 on a GPU, in float32 elsewhere.
+
+    Parameters alone: the rotary frequencies are a buffer, and rounded ones turn far positions the wrong way.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
+    nn.Module.to(model, device)
 
 
 def images_of(pixels_B3HW: Tensor) -> list[Image.Image]:

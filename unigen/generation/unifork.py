@@ -20,7 +20,7 @@ from unigen.data.batch import Batch, CodeImage, Sample, collate
 from unigen.data.images import padded_pixels
 from unigen.errors import CheckpointError
 from unigen.generation.autoregressive import ReadRows, read_rows
-from unigen.generation.code_pipeline import CodePipeline, images_of
+from unigen.generation.code_pipeline import CodePipeline, settle
 from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.next_position import BranchReader, NextPositionSettings, draw_positions
 from unigen.generation.pipeline import AskRequest, DrawRequest, in_batches, settings_of
@@ -68,10 +68,7 @@ class UniForkPipeline(CodePipeline):
         cls, folder: Path, data_root: str | Path, device: torch.device, decoding: Decoding = "auto"
     ) -> "UniForkPipeline":
         model = load_unifork(folder, data_root)
-        # Parameters alone: the rotary frequencies are a buffer, and rounded ones turn far positions the wrong way.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
-        torch.nn.Module.to(model, device)
+        settle(model, device)
         inner, folders = load_inner_image_tokenizer(folder, data_root), {"model": folder}
         if inner is None:
             folders["image_tokenizer"] = find_model(model.config.image_tokenizer, data_root, near=folder)
@@ -105,9 +102,7 @@ class UniForkPipeline(CodePipeline):
             codes_BSP = draw_positions(
                 self.model, codebook_KC, prompts, unconditional, uniform_BSP, chosen, on_step, self.decoding
             )
-            # One by one: convolutions round differently in batches of other sizes, and the same seed has to give the same file.
-            for codes_1SP in codes_BSP.split(1):
-                yield from images_of(self.image_tokenizer.decode(codes_1SP))
+            yield from self._drawn(codes_BSP)
 
     @property
     def layer_ways(self) -> tuple[str, ...]:

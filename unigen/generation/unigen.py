@@ -19,7 +19,7 @@ from unigen.config.folders import find_model
 from unigen.data.batch import Batch, CodeImage, Sample, collate, fill_codes
 from unigen.errors import DataError
 from unigen.generation.autoregressive import read_rows
-from unigen.generation.code_pipeline import CodePipeline, images_of
+from unigen.generation.code_pipeline import CodePipeline, settle
 from unigen.generation.layer_states import PooledRow, image_row, pooled_states, require_way, text_row
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, in_batches, settings_of
@@ -54,10 +54,7 @@ class UnigenPipeline(CodePipeline):
         model = load_unigen(folder, data_root)
         config = model.config
         tokenizer = load_tokenizer(tokenizer_folder(folder, data_root))
-        # Parameters alone: the rotary frequencies are a buffer, and rounded ones turn far positions the wrong way.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16 if device.type == "cuda" else torch.float32)
-        torch.nn.Module.to(model, device)
+        settle(model, device)
         parts = {"image_tokenizer": config.image_tokenizer, "vision_tower": config.vision_tower}
         folders = {part: find_model(name, data_root, near=folder) for part, name in parts.items() if name}
         return cls(
@@ -98,9 +95,7 @@ class UnigenPipeline(CodePipeline):
             codes_BI = draw_codes(
                 self.model, self.vocabulary, prompts, unconditional, noise, chosen, on_step, self.decoding
             )
-            # One by one: convolutions round differently in batches of other sizes, and the same seed has to give the same file.
-            for codes_1I in codes_BI.split(1):
-                yield from images_of(self.image_tokenizer.decode(codes_1I))
+            yield from self._drawn(codes_BI)
 
     @property
     def layer_ways(self) -> tuple[str, ...]:

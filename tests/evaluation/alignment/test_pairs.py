@@ -5,9 +5,12 @@ import io
 import tarfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from unigen.data.json_files import write_lines
 from unigen.errors import EvaluationError
 from unigen.evaluation.alignment.pairs import find_pairs, pairs_hash
 
@@ -45,12 +48,31 @@ def shards(tmp_path: Path) -> Path:
     return place
 
 
-def test_a_folder_and_shards_give_the_same_pairs(folder: Path, shards: Path) -> None:
-    places = [folder, shards, shards / "train-{0..1}.tar"]
+@pytest.fixture
+def files(folder: Path) -> list[Path]:
+    """Files of the same captions beside the images."""
+    places = [folder / name for name in ("notes.jsonl", "notes.tsv", "notes.parquet")]
+    lines = [{"image": f"{number}.png", "caption": caption} for number, caption in enumerate(CAPTIONS)]
+    write_lines(lines, places[0])
+    places[1].write_text("".join(f"{number}.png\t{words}\n" for number, words in enumerate(WORDS)))
+    images = [png(number) for number in range(4)]
+    pyarrow.parquet.write_table(pyarrow.table({"image": images, "caption": CAPTIONS}), places[2])
+    return places
+
+
+def test_pairs_are_the_same_wherever_they_are_kept(folder: Path, shards: Path, files: list[Path]) -> None:
+    places = [folder, shards, shards / "train-{0..1}.tar", *files]
     found = [find_pairs(place, 10) for place in places]
-    assert [[pair.caption for pair in pairs] for pairs in found] == [WORDS] * 3
-    assert [[pair.read_image() for pair in pairs] for pairs in found] == [[png(number) for number in range(4)]] * 3
+    assert [[pair.caption for pair in pairs] for pairs in found] == [WORDS] * 6
+    assert [[pair.read_image() for pair in pairs] for pairs in found] == [[png(number) for number in range(4)]] * 6
     assert len({pairs_hash(pairs) for pairs in found}) == 1
+
+
+def test_a_file_with_a_line_that_is_no_pair_is_named(files: list[Path]) -> None:
+    with files[0].open("a") as file:
+        file.write('{"image": "0.png"}\n')
+    with pytest.raises(EvaluationError, match=r"notes\.jsonl:5: missing key .*take it away"):
+        find_pairs(files[0], 10)
 
 
 def test_no_more_pairs_are_taken_than_asked_for(folder: Path, shards: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_wide_image_keeps_its_shape_and_needs_its_grid() -> None:
     assert codes.shape == (2, 12)
     assert codes.dtype == torch.int64
     assert tokenizer.decode(codes, (2, 6)).shape == images.shape
-    with pytest.raises(DataError, match="12 codes"):
+    with pytest.raises(DataError, match="12 positions"):
         tokenizer.decode(codes)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with captions, in order: a folder of images with a .txt beside each, or WebDataset shards."""
+"""Images with captions, in order: a folder of images with a .txt beside each, a file of captions, or WebDataset shards."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +8,15 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from unigen.data.captioned import find_captioned_images
+from unigen.data.captioned import Kind, find_captioned_images
 from unigen.data.faults import Fault, SampleRefused
 from unigen.data.image_words import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, first_member
 from unigen.data.shards import TAR_SUFFIXES, expand_shards
 from unigen.data.tars import TarSample, read_tar
 from unigen.errors import EvaluationError
+
+_FILES: dict[str, Kind] = {".jsonl": "jsonl", ".tsv": "tsv", ".parquet": "parquet"}
+"""Files of captions, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,16 @@ class Pair:
 
 
 def find_pairs(place: Path, most: int) -> list[Pair]:
-    """The first `most` pairs of a folder of images (in order of their paths), or of a brace list or a folder of shards.
+    """The first `most` pairs of a folder of images (in order of their paths), of a file of captions (.jsonl, .tsv, .parquet, see
+    `find_captioned_images`), or of a brace list or a folder of shards.
 
     Raises:
         EvaluationError: an image without a caption, or a damaged shard: the set has to be the same whenever it is read.
         ConfigError, DataError: nothing is there.
     """
     has_shards = place.is_dir() and any(file.name.endswith(TAR_SUFFIXES) for file in place.iterdir())
-    found = _from_folder(place) if place.is_dir() and not has_shards else _from_shards(place)
+    kind = "folder" if place.is_dir() else _FILES.get(place.suffix)
+    found = _from_shards(place) if kind is None or has_shards else _from_captioned(place, kind)
     pairs = list(islice(found, most))
     if not pairs:
         raise EvaluationError(f"{place} holds no images with captions; give another place with alignment.pairs=PATH")
@@ -50,12 +55,11 @@ def pairs_hash(pairs: Sequence[Pair]) -> str:
     return digest.hexdigest()
 
 
-def _from_folder(folder: Path) -> Iterator[Pair]:
-    for found in find_captioned_images(folder, "folder", "", ""):
+def _from_captioned(place: Path, kind: Kind) -> Iterator[Pair]:
+    for found in find_captioned_images(place, kind, "image", "caption"):
         if isinstance(found, Fault):
             raise _complaint(found)
-        assert isinstance(found.image, Path)
-        yield _pair(found.place, found.caption, found.image.read_bytes)
+        yield _pair(found.place, found.caption, found.read)
 
 
 def _from_shards(place: Path) -> Iterator[Pair]:

@@ -7,7 +7,6 @@ channels, levels or bits) are the same class with other numbers.
 Shapes: B images, 3 x H x W pixels in [-1, 1], C latent channels, h x w latent positions, N = h * w codes.
 """
 
-import math
 from dataclasses import field
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from unigen.errors import ConfigError, DataError
+from unigen.errors import ConfigError
 from unigen.models.image_tokenizers.blocks import Decoder, Encoder
+from unigen.models.image_tokenizers.grids import full_grid, require_whole_positions
 from unigen.models.image_tokenizers.lookup_free import LookupFreeQuantizer
 from unigen.models.precision import without_autocast
 
@@ -107,12 +107,7 @@ class MagVitV2(PreTrainedModel):
         Raises:
             DataError: height or width is not a multiple of `downsample_factor`.
         """
-        height, width = pixels_B3HW.shape[-2:]
-        if height % self.downsample_factor or width % self.downsample_factor:
-            raise DataError(
-                f"an image of {height}x{width} pixels cannot be tokenized: "
-                f"height and width must be multiples of {self.downsample_factor}; resize or crop it first"
-            )
+        require_whole_positions(pixels_B3HW, self.downsample_factor)
         with without_autocast(pixels_B3HW.device):
             return self.encoder(_channels_last(pixels_B3HW, self.dtype))
 
@@ -128,12 +123,7 @@ class MagVitV2(PreTrainedModel):
         Raises:
             DataError: the number of codes does not fill the grid.
         """
-        num_codes = codes_BN.shape[1]
-        side = math.isqrt(num_codes)
-        height, width = grid or (side, side)
-        if height * width != num_codes:
-            raise DataError(f"{num_codes} codes do not fill a grid of {height}x{width}: give grid=(height, width)")
-        return self._pixels(self.quantize.lookup(codes_BN, (height, width)))
+        return self._pixels(self.quantize.lookup(codes_BN, full_grid(codes_BN.shape[1], grid)))
 
     def forward_train(self, pixels_B3HW: Tensor) -> TokenizerOutput:
         """Encode, quantise straight through and decode, keeping gradients, for the losses of `objectives`."""

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, SiglipVisionConfig
 
-from unigen.errors import ConfigError, DataError
+from unigen.errors import ConfigError
 from unigen.models.image_tokenizers.blocks import Decoder
+from unigen.models.image_tokenizers.grids import full_grid, require_whole_positions
 from unigen.models.image_tokenizers.residual import Codebook, ResidualQuantizer
 from unigen.models.precision import without_autocast
 from unigen.models.vision import penultimate_encoder
@@ -144,12 +145,7 @@ class RqVaeSiglip(PreTrainedModel):
         Raises:
             DataError: height or width is not a multiple of `downsample_factor`.
         """
-        height, width = pixels_B3HW.shape[-2:]
-        if height % self.downsample_factor or width % self.downsample_factor:
-            raise DataError(
-                f"an image of {height}x{width} pixels cannot be tokenized: "
-                f"height and width must be multiples of {self.downsample_factor}; resize or crop it first"
-            )
+        require_whole_positions(pixels_B3HW, self.downsample_factor)
         with without_autocast(pixels_B3HW.device):
             encoder = self.siglip_model["vision_model"]
             return encoder(pixels_B3HW.to(self.dtype), interpolate_pos_encoding=True).last_hidden_state
@@ -176,14 +172,7 @@ class RqVaeSiglip(PreTrainedModel):
         Raises:
             DataError: the number of positions does not fill the grid.
         """
-        num_positions = codes_BNP.shape[1]
-        side = math.isqrt(num_positions)
-        height, width = grid or (side, side)
-        if height * width != num_positions:
-            raise DataError(
-                f"{num_positions} positions do not fill a grid of {height}x{width}: give grid=(height, width)"
-            )
-        return self._pixels(self.lookup(codes_BNP), (height, width))
+        return self._pixels(self.lookup(codes_BNP), full_grid(codes_BNP.shape[1], grid))
 
     def forward(self, pixels_B3HW: Tensor) -> FeatureTokenizerOutput:
         """Encode, quantise straight through and decode, keeping gradients, for the losses of `objectives`."""

@@ -157,9 +157,9 @@ class AlignmentConfig:
     """Settings of the alignment of images and texts, layer by layer."""
 
     pairs: str | None = None
-    """Images with captions: a folder of images with a .txt beside each; a .jsonl of {image, caption}, a .tsv of path and caption or a
-    .parquet with columns image and caption; a folder of WebDataset shards, or a brace list of them. Null takes those of the world
-    of shapes that training never shows."""
+    """Images with captions: a folder of images with a .txt beside each; a .jsonl of {image, caption}, a .tsv of path and caption,
+    or a .parquet with the columns image and caption; a folder of WebDataset shards, or a brace list of them. Null takes those of
+    the world of shapes that training never shows."""
     num_pairs: int = 1024
     """At most so many are taken, the first ones."""
     num_neighbours: int = 10

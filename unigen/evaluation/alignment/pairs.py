@@ -37,7 +37,7 @@ def find_pairs(place: Path, most: int) -> list[Pair]:
         ConfigError, DataError: nothing is there.
     """
     has_shards = place.is_dir() and any(file.name.endswith(TAR_SUFFIXES) for file in place.iterdir())
-    kind = "folder" if place.is_dir() else _FILES.get(place.suffix)
+    kind: Kind | None = "folder" if place.is_dir() else _FILES.get(place.suffix)
     found = _from_shards(place) if kind is None or has_shards else _from_captioned(place, kind)
     pairs = list(islice(found, most))
     if not pairs:

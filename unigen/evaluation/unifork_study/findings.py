@@ -148,6 +148,8 @@ def _alignment(content: Content) -> str:
     words = [f"Share of an image's neighbours that are its caption's too (chance {chance:.3f})."]
     for way in NEEDS.values():
         peaks = {name: one for name, found in aligned.items() if (one := peak(found, way))}
+        if not peaks:
+            continue
         highest = max(peaks, key=lambda name: peaks[name].highest)
         lasts = [one.last for one in peaks.values()]
         fallen = [one.highest - one.last for one in peaks.values()]

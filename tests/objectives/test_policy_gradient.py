@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Advantages, the clipped loss and divergences against slow twins and by their properties."""
+
 import math
 
 import numpy as np

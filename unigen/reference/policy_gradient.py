@@ -19,7 +19,7 @@ def group_advantages_slowly(
             found.append(0.0)
             continue
         scale = np.std(own) if deviation == "group" else np.std(present)
-        found.append(float(min(most, max(-most, (reward - np.mean(own)) / (scale + 1e-4)))))
+        found.append(min(most, max(-most, (reward - float(np.mean(own))) / (float(scale) + 1e-4))))
     return found
 
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What all policies share: groups, refills, advantages, the updates of a step."""
+
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

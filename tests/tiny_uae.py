@@ -230,6 +230,7 @@ def _write_language_model(folder: Path, model: Uae, names: str, dtype: torch.dty
     text = model.llm.model.language_model
     adapted = get_peft_model(text, LoraConfig(**LLM_LORA, init_lora_weights=False, target_modules="all-linear"))
     model.llm.model.language_model = adapted
+    _to_dtype(model, dtype)
     state = {**model.llm.state_dict(), **{f"projector.{k}": v for k, v in model.projector.state_dict().items()}}
     _write_shards(folder / "llm_lora", _as_saved(state, names, dtype))
 

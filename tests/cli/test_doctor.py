@@ -176,7 +176,7 @@ def test_versions_and_commit_say_what_runs_here() -> None:
     versions = package_versions()
     assert versions["torch"]
     assert versions["python"].startswith("3.")
-    assert set(extras()) == {"eval", "annotate", "demo", "dev", "flash-attn", "liger"}
+    assert set(extras()) == {"eval", "annotate", "demo", "dev", "flash-attn", "liger", "uae"}
     root = Path(environment.__file__).parents[1]
     expected = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False

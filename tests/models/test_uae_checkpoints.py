@@ -24,9 +24,11 @@ LAYERS: dict[Side, str] = {
 
 
 def adapter_over(base: Path, folder: Path, side: Side) -> Path:
-    """Write an adapter of one side that changes something."""
-    adapted = add_adapter(load_uae(base), side, rank=2, alpha=4)
-    with torch.no_grad():
+    """Write an adapter of one side that changes something, always the same for the same sizes."""
+    model = load_uae(base)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)  # after loading, which draws too where the base is an adapter itself
+        adapted = add_adapter(model, side, rank=2, alpha=4)
         for name, parameter in adapted.named_parameters():
             if ".lora_B." in name:
                 parameter.fill_(0.3)

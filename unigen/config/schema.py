@@ -109,15 +109,17 @@ class ModelConfig:
     fork: ForkConfig = field(default_factory=ForkConfig)
     """UniFork alone. Of a checkpoint in `pretrained` its own numbers of layers and its depth transformer are kept."""
     uae: UaeModelConfig = field(default_factory=UaeModelConfig)
-    """UAE alone. A checkpoint in `pretrained` brings its own parts; how it is talked to is what is said here."""
+    """UAE alone. A checkpoint in `pretrained` brings its own parts, but for those that are named here one by one (`decoder`, `vae`);
+    how it is talked to is what is said here."""
     pretrained: str | None = None
     """A checkpoint of this family to start from; null starts from `language_model`."""
     language_model: str = "Qwen2.5-1.5B-Instruct"
     """Folder of the language model (looked up under `<data.root>/checkpoints`), or a folder with its config.json."""
     initialization: Literal["pretrained", "random"] = "pretrained"
-    """`random` draws the language model's weights from its config.json instead of loading them."""
+    """`random` draws the language model's weights from its config.json instead of loading them; for UAE those of all parts but
+    `uae.decoder` and `uae.vae`, where they are named."""
     text_tokenizer: str | None = None
-    """Folder of the text tokenizer; null takes the language model's."""
+    """Folder of the text tokenizer; null takes the language model's. For UAE the folder of tokenizer and image processor."""
     tie_word_embeddings: Literal["keep", True, False] = "keep"
     """Input and output embedding: `keep` as the starting weights are, `true` one matrix, `false` two."""
     image_tokenizer: str = "magvitv2"
@@ -250,8 +252,9 @@ class LoraConfig:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: str = r"llm\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression over module names."""
+    target_modules: str | None = None
+    """Regular expression over module names, or for UAE a side of it, `language_model` or `decoder`. Null takes all linear layers of
+    the language model; for UAE those of the side that the stage trains."""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,7 @@ class Uae(PreTrainedModel):
     def __init__(self, config: UaeConfig) -> None:
         super().__init__(config)
         self.llm = Qwen2_5_VLForConditionalGeneration(config.llm_config)
-        self.decoder = load_diffusers().SD3Transformer2DModel.from_config(config.decoder_config)
-        self.decoder.set_attn_processor(MaskedJointAttention())
+        self.set_decoder(load_diffusers().SD3Transformer2DModel.from_config(config.decoder_config))
         self.vae = load_diffusers().AutoencoderKL.from_config(config.vae_config).requires_grad_(False)
         width, sizes = config.llm_config.text_config.hidden_size, self.decoder.config
         self.projector = Projector(width, sizes.joint_attention_dim, hidden_features=config.projector_width)
@@ -69,6 +68,19 @@ class Uae(PreTrainedModel):
             for module in part.modules():
                 module._is_hf_initialized = True  # they start as their own libraries draw them
         self.post_init()
+
+    def set_decoder(self, decoder: Any) -> None:
+        """Take an SD3 transformer."""
+        decoder.set_attn_processor(MaskedJointAttention())
+        self.decoder = decoder
+
+    def hold_vae_apart(self) -> nn.Module:
+        """Make the image auto-encoder no part of this module any more, which goes on to use it: it is then neither wrapped nor
+        sharded nor rounded nor moved with the rest. Whoever saves the model adds its weights."""
+        vae = self._modules.pop("vae")
+        assert vae is not None
+        self.__dict__["vae"] = vae  # past nn.Module, which would make it a part again
+        return vae
 
     def prompt_states(self, prompts: Sequence[Sequence[int]], padding_id: int) -> list[PromptStates]:
         """Projected states of texts given as token ids; what a text's states are does not depend on the others.

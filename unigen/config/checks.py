@@ -13,6 +13,8 @@ from unigen.config.schema import (
     ModelConfig,
     SourceConfig,
 )
+from unigen.config.uae import UaeModelConfig
+from unigen.config.uae_checks import UAE_ALONE, check_uae
 from unigen.errors import ConfigError
 
 
@@ -43,14 +45,14 @@ def check(config: Config) -> None:
         config.stage != "vision" or config.model.vision_tower is not None,
         "stage vision trains a vision tower, but model.vision_tower is null; name its folder",
     )
-    if config.stage == "tokenizer":
+    if config.stage == "tokenizer" and config.model.family != "uae":
         _check_tokenizer_stage(config)
     _require(
         config.model.initialization == "pretrained" or config.model.pretrained is None,
         f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
     )
     _require(
-        training.lora is None or config.stage in ROW_STAGES,
+        training.lora is None or config.stage in ROW_STAGES or config.model.family == "uae",
         f"training.lora needs stage {', '.join(ROW_STAGES)}, not {config.stage}",
     )
     _require(
@@ -64,6 +66,14 @@ def check(config: Config) -> None:
 def _check_family(config: Config) -> None:
     """Keys that a family would never read are refused, like unknown ones."""
     model, training = config.model, config.training
+    if model.family == "uae":
+        check_uae(config)
+        return
+    _require(
+        config.stage not in UAE_ALONE,
+        f"stage {config.stage} trains a UAE, but model.family is {model.family}; set model.family=uae",
+    )
+    _require(model.uae == UaeModelConfig(), f"model.uae is UAE's, but model.family is {model.family}; drop it")
     if model.family == "unigen":
         _require(model.fork == ForkConfig(), "model.fork is UniFork's, but model.family is unigen; drop it")
         return
@@ -143,7 +153,7 @@ def _check_numbers(config: Config) -> None:
         f"training.ema_decay is {decay}; give a value in (0, 1), such as 0.9999, or null",
     )
     _require(
-        training.tokens_per_row > config.model.max_text_tokens,
+        config.model.family == "uae" or training.tokens_per_row > config.model.max_text_tokens,
         f"training.tokens_per_row is {training.tokens_per_row}, less than the longest sample with its "
         f"model.max_text_tokens={config.model.max_text_tokens} and image; samples are packed whole",
     )
@@ -214,7 +224,8 @@ def reads_padded(model: ModelConfig, task: str) -> bool:
 
 def reads_codes(config: Config, task: str) -> bool:
     """Whether images of a task enter the rows of a run as codes of the image tokenizer, and in no other way."""
-    return config.stage in ROW_STAGES and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
+    is_in_rows = config.stage in ROW_STAGES and config.model.family != "uae"
+    return is_in_rows and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
 
 
 def _check_tasks(config: Config) -> None:

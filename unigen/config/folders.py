@@ -62,9 +62,7 @@ def find_tokenizer(name: str | Path, data_root: str | Path | None = None) -> Pat
     return find_model(name, data_root, files=TOKENIZER_FILES)
 
 
-def find_config(
-    name: str | Path, data_root: str | Path | None = None, files: Sequence[str] = ("config.json",)
-) -> Path:
+def find_config(name: str | Path, data_root: str | Path | None = None, files: Sequence[str] = ("config.json",)) -> Path:
     """Like `find_model`, but what comes with the project will do if it holds one of `files`; for random weights and dry runs."""
     shipped = SHIPPED_CONFIGS / Path(name).name
     try:

@@ -17,6 +17,15 @@ StageName = Literal[
 ]
 ROW_STAGES: tuple[StageName, ...] = ("pretrain", "sft", "dpo")
 """The stages that train a language model on rows; the others train on single images."""
+UAE_STAGES: tuple[StageName, ...] = (
+    "tokenizer",
+    "sft",
+    "longcap",
+    "coldstart",
+    "grpo_understanding",
+    "grpo_generation",
+)
+"""The stages of the family uae; none of them packs rows."""
 TaskName = Literal["t2i", "mmu", "lm"]
 TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
 TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
@@ -109,8 +118,8 @@ class ModelConfig:
     fork: ForkConfig = field(default_factory=ForkConfig)
     """UniFork alone. Of a checkpoint in `pretrained` its own numbers of layers and its depth transformer are kept."""
     uae: UaeModelConfig = field(default_factory=UaeModelConfig)
-    """UAE alone. A checkpoint in `pretrained` brings its own parts, but for those that are named here one by one (`decoder`, `vae`);
-    how it is talked to is what is said here."""
+    """UAE alone. A checkpoint in `pretrained` brings its own parts, but for those that are named here one by one (`decoder`,
+    `vae`); how it is talked to is what is said here."""
     pretrained: str | None = None
     """A checkpoint of this family to start from; null starts from `language_model`."""
     language_model: str = "Qwen2.5-1.5B-Instruct"
@@ -253,8 +262,8 @@ class LoraConfig:
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | None = None
-    """Regular expression over module names, or for UAE a side of it, `language_model` or `decoder`. Null takes all linear layers of
-    the language model; for UAE those of the side that the stage trains."""
+    """Regular expression over module names, or for UAE a side of it, `language_model` or `decoder`. Null takes all linear
+    layers of the language model; for UAE those of the side that the stage trains."""
 
 
 @dataclass(frozen=True)

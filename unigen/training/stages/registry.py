@@ -36,6 +36,9 @@ from unigen.training.stages.stage import Stage
 from unigen.training.stages.tokenizer_registry import build_tokenizer_stage, build_vision_stage
 from unigen.training.stages.unifork_registry import build_unifork_preparer, build_unifork_stage
 
+LANGUAGE_MODEL_LAYERS = r"llm\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The linear layers of a language model, which `training.lora` adapts where it does not say."""
+
 
 def build_stage(config: Config, device: torch.device) -> Stage:
     """The stage with its weights: trained parts on the CPU (accelerate moves them), frozen ones on `device`.
@@ -44,6 +47,10 @@ def build_stage(config: Config, device: torch.device) -> Stage:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     torch.manual_seed(config.experiment.seed)
+    if config.model.family == "uae":
+        from unigen.training.stages.uae_registry import build_uae_stage  # Qwen2.5-VL takes seconds to import
+
+        return build_uae_stage(config, device)
     rows = {"unigen": _row_stage, "unifork": build_unifork_stage}[config.model.family]
     builders = {"tokenizer": build_tokenizer_stage, "vision": build_vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
     return builders[config.stage](config, device)
@@ -195,7 +202,7 @@ def as_trained(model: UniGen, config: Config) -> UniGen:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=lora.target_modules or LANGUAGE_MODEL_LAYERS,
         modules_to_save=["mm_projector"] if model.mm_projector is not None and is_read_by else None,
     )
     return get_peft_model(model, adapter)  # type: ignore[return-value]  # a PeftModel passes all attributes through

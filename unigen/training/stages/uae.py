@@ -11,8 +11,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from unigen.config.schema import Config
+from unigen.data.batch import Drawing
+from unigen.data.uae_preparation import DrawingPreparer
 from unigen.generation.uae import UaePipeline
 from unigen.models.adapters import AdapterBase, load_adapter_weights
+from unigen.models.text_states import PromptStates, TextStates, join_states
 from unigen.models.uae import Uae
 from unigen.models.uae_adapters import Side
 from unigen.models.uae_checkpoints import load_uae, save_uae, save_uae_adapter
@@ -82,6 +85,30 @@ class UaeStage(Stage):
     def pipeline(self) -> UaePipeline:
         """What draws and writes with the weights of now."""
         return UaePipeline(self.uae, self._processor)
+
+    @property
+    def null_prompt(self) -> str | None:
+        """The words that guidance leads away from; None where zeros stand for them."""
+        config = self.uae.config
+        return {"negative_prompt": config.negative_prompt, "empty_prompt": "", "zeros": None}[config.cfg_null]
+
+    def drawing_preparer(self, prompt_drop_prob: float = 0.0) -> DrawingPreparer:
+        """Makes images of a run and the words to draw them from, in the loader's workers."""
+        wanted = self._config.model
+        return DrawingPreparer(
+            self.template, wanted.image_resolution, wanted.max_text_tokens, self.null_prompt, prompt_drop_prob
+        )
+
+    def prompt_states(self, drawings: Sequence[Drawing]) -> list[PromptStates]:
+        """States of the words of images, with the gradient of what is trained."""
+        ids = [one.prompt_ids.tolist() for one in drawings]
+        found = self.uae.prompt_states(ids, self._processor.tokenizer.pad_token_id)
+        return [one.blank() if drawing.is_blank else one for drawing, one in zip(drawings, found, strict=True)]
+
+    def texts(self, drawings: Sequence[Drawing]) -> TextStates:
+        """The same as a batch, in which the decoder sees of each image its own words and no padding."""
+        states = self.prompt_states(drawings)
+        return join_states(states, [one.length for one in states])
 
     def loss_weights(self) -> Mapping[str, float]:
         return self._config.training.loss_weights

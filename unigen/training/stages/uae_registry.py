@@ -18,10 +18,11 @@ from unigen.models.uae_checkpoints import PROCESSOR_FILES, load_processor, load_
 from unigen.models.uae_config import SCHEDULER_FILE, UaeConfig, latent_side
 from unigen.models.uae_parts import KINDS, PartFolders, exchange_part, put_together
 from unigen.models.uae_release import Release
+from unigen.training.stages.longcap import LongcapStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
 
-STAGES: dict[str, type[UaeStage]] = {}
+STAGES: dict[str, type[UaeStage]] = {"longcap": LongcapStage}
 """By the name of the stage."""
 
 

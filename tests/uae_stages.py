@@ -28,6 +28,7 @@ def uae_config(world: TinyWorld, folder: Path, stage: str, **sections: Any) -> P
         "text_tokenizer": None,
         "image_resolution": RESOLUTION,
         "image_tokenizer": "magvitv2",
+        "vision_tower": None,
     }
     return world.config(
         folder,

@@ -62,11 +62,11 @@ def find_tokenizer(name: str | Path, data_root: str | Path | None = None) -> Pat
     return find_model(name, data_root, files=TOKENIZER_FILES)
 
 
-def find_config(name: str | Path, data_root: str | Path | None = None, files: Sequence[str] = ("config.json",)) -> Path:
+def find_config(name: str | Path, data_root: str | Path | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
     """Like `find_model`, but what comes with the project will do if it holds one of `files`; for random weights and dry runs."""
     shipped = SHIPPED_CONFIGS / Path(name).name
     try:
-        return find_model(name, data_root, files=MODEL_FILES if files == ("config.json",) else files)
+        return find_model(name, data_root, files=files)
     except CheckpointError as error:
         if any((shipped / file).is_file() for file in files):
             return shipped

@@ -185,7 +185,8 @@ class SourceConfig:
     short_caption_prob: float = 0.0
     """Probability to keep only the first sentence of a caption (drawing only)."""
     caption_prompts: str = "short"
-    """What asks for a caption (reading only): `short`, `long`, `sentence` (one alone), or a JSON file with a list of prompts."""
+    """What asks for a caption (reading only): `short`, `long`, `sentence` (one alone), a JSON file with a list of prompts, or one
+    prompt itself, of several words."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ from unigen.models.uae import Uae
 from unigen.models.uae_checkpoints import load_processor, load_uae
 from unigen.models.uae_config import latent_side
 from unigen.objectives.flow_matching import sampling_sigmas
-from unigen.sequence.templates.uae import UaeTemplate
+from unigen.sequence.templates.uae import STOP, UaeTemplate
 
-STOP = "<|im_end|>"
 MOST_REMEMBERED = 256
 """Prompts whose states are kept while images are drawn."""
 

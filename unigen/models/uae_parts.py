@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from unigen.config.uae import UaeSettings
 from unigen.models.pooled_prompt import pooled_empty_prompt
 from unigen.models.projector import Projector
 from unigen.models.uae import Uae, load_diffusers
@@ -35,6 +36,8 @@ class PartFolders:
     vae: Path | None = None
     """In the place of `diffusion/vae`."""
     projector_width: int = RELEASED_PROJECTOR_WIDTH
+    settings: UaeSettings = field(default_factory=UaeSettings)
+    """How the model is used."""
 
     def config(self) -> UaeConfig:
         """Sizes of the whole.
@@ -48,6 +51,7 @@ class PartFolders:
             decoder=self.decoder,
             vae=self.vae,
             projector_width=self.projector_width,
+            settings=self.settings,
         )
 
 

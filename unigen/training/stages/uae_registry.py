@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building the stages of UAE: which folders to load, which weights to draw, which side to adapt."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from unigen.config.folders import PARTS_FILE, find_config, find_model, weights_hash
 from unigen.config.schema import Config
-from unigen.config.uae import UaePrompting
+from unigen.config.uae import UaePrompting, UaeSettings
 from unigen.errors import CheckpointError, ConfigError
 from unigen.models.adapters import AdapterBase
 from unigen.models.uae import Uae
@@ -18,11 +18,12 @@ from unigen.models.uae_checkpoints import PROCESSOR_FILES, load_processor, load_
 from unigen.models.uae_config import SCHEDULER_FILE, UaeConfig, latent_side
 from unigen.models.uae_parts import KINDS, PartFolders, exchange_part, put_together
 from unigen.models.uae_release import Release
+from unigen.training.stages.captioning import CaptioningStage
 from unigen.training.stages.longcap import LongcapStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
 
-STAGES: dict[str, type[UaeStage]] = {"longcap": LongcapStage}
+STAGES: dict[str, type[UaeStage]] = {"sft": CaptioningStage, "longcap": LongcapStage}
 """By the name of the stage."""
 
 
@@ -68,7 +69,9 @@ def part_folders(config: Config) -> PartFolders:
     named = {part: find_model(name, root) for part, name in named_parts(config).items()}
     diffusion = find_model(parts.diffusion, root, files=(str(SCHEDULER_FILE),))
     language_model = find_model(wanted.language_model, root)
-    return PartFolders(language_model, diffusion, projector_width=parts.projector_width, **named)
+    return PartFolders(
+        language_model, diffusion, projector_width=parts.projector_width, settings=_settings(config), **named
+    )
 
 
 def random_sizes(config: Config, num_tokens: int = 0) -> UaeConfig:
@@ -81,7 +84,8 @@ def random_sizes(config: Config, num_tokens: int = 0) -> UaeConfig:
     diffusion = find_config(parts.diffusion, root, files=(str(SCHEDULER_FILE),))
     language_model = find_config(wanted.language_model, root)
     named = {part: find_config(name, root) for part, name in named_parts(config).items()}
-    sizes = PartFolders(language_model, diffusion, projector_width=parts.projector_width, **named).config()
+    width = parts.projector_width
+    sizes = PartFolders(language_model, diffusion, projector_width=width, settings=_settings(config), **named).config()
     text = sizes.llm_config.text_config
     text.vocab_size = max(text.vocab_size, num_tokens)
     return sizes
@@ -98,9 +102,8 @@ def describe_uae(model: UaeConfig, config: Config) -> None:
     Raises:
         ConfigError: a resolution that the model cannot draw.
     """
-    for field in fields(UaePrompting):
-        setattr(model, field.name, getattr(config.model.uae, field.name))
-    model.image_resolution = config.model.image_resolution
+    for name, value in asdict(_settings(config)).items():
+        setattr(model, name, value)
     latent_side(model, model.image_resolution)
 
 
@@ -135,6 +138,11 @@ def adapted(model: Uae, config: Config, kind: type[UaeStage]) -> Any:
         target_modules=named,
         trained_whole=kind.parts_beside_adapter(config),
     )
+
+
+def _settings(config: Config) -> UaeSettings:
+    said = {field.name: getattr(config.model.uae, field.name) for field in fields(UaePrompting)}
+    return UaeSettings(**said, image_resolution=config.model.image_resolution)
 
 
 def _adapter_base(config: Config) -> AdapterBase:

@@ -329,6 +329,8 @@ class TokenizerStageConfig:
     """Match of an image's quantised features with its caption, as VILA-U trains (residual quantisation only)."""
     entropy_inverse_temperature: float = 10.0
     """Sharpness of a latent's distribution over codes (MAGVIT-v2, section 3.1)."""
+    kl_weight: float = 1e-6
+    """Pull of the latents towards the standard normal distribution (UAE's image auto-encoder only)."""
     perceptual_weight: float = 0.0
     """Distance between features of the first blocks of a torchvision VGG16, which is downloaded when used."""
     adversarial_weight: float = 0.0

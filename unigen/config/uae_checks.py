@@ -20,7 +20,14 @@ def check_uae(config: "Config") -> None:
     Raises:
         ConfigError: naming the key, the value and what to do.
     """
-    for complaints in (_complain_of_stage, _complain_of_foreign, _complain_of_adapter, _complain_of_numbers):
+    for complaints in (
+        _complain_of_stage,
+        _complain_of_foreign,
+        _complain_of_quantisers,
+        _complain_of_adapter,
+        _complain_of_encoder,
+        _complain_of_numbers,
+    ):
         for complaint in complaints(config):
             raise ConfigError(complaint)
 
@@ -66,6 +73,26 @@ def _complain_of_foreign(config: "Config") -> list[str]:
     return [f"{key} means nothing for {stage}; drop it" for key, is_wrong in foreign.items() if is_wrong]
 
 
+def _complain_of_quantisers(config: "Config") -> list[str]:
+    """Keys of the stage tokenizer that are for codes."""
+    from unigen.config.schema import TokenizerStageConfig
+
+    names = (
+        "commitment_weight",
+        "entropy_weight",
+        "codebook_weight",
+        "enable_code_restart",
+        "contrastive_weight",
+        "entropy_inverse_temperature",
+    )
+    chosen, plain = config.tokenizer_stage, TokenizerStageConfig()
+    return [
+        f"tokenizer_stage.{name} is {getattr(chosen, name)}, but the image auto-encoder of model.family=uae has no codes; drop it"
+        for name in names
+        if getattr(chosen, name) != getattr(plain, name)
+    ]
+
+
 def _complain_of_adapter(config: "Config") -> list[str]:
     named = [part for part in ("decoder", "vae") if getattr(config.model.uae, part) is not None]
     if config.training.lora is None or not named:
@@ -74,6 +101,18 @@ def _complain_of_adapter(config: "Config") -> list[str]:
         f"model.uae.{named[0]} exchanges a part of model.pretrained, which the adapter of training.lora names as what it "
         "changes; save the model with its new part first, or drop one of them"
     ]
+
+
+def _complain_of_encoder(config: "Config") -> list[str]:
+    """What gives the features of the cold start is named like a reward, but is an encoder alone."""
+    from unigen.config.policy import RewardConfig
+
+    named = config.coldstart.encoder
+    if named.kind in ("detector", "callable", "endpoint"):
+        return [f"coldstart.encoder.kind is {named.kind}, which gives no features; choose an encoder such as clip"]
+    if named != RewardConfig(kind=named.kind, model=named.model):
+        return ["coldstart.encoder reads kind and model alone; drop its other keys"]
+    return []
 
 
 def _complain_of_numbers(config: "Config") -> list[str]:

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from unigen.data.batch import Drawing, Sample
 from unigen.data.draws import Draws
 from unigen.data.faults import SampleRefused
 from unigen.data.images import square_pixels
-from unigen.data.preparation import exchanges
+from unigen.data.preparation import ImagePreparer, exchanges
 from unigen.data.sample import RawSample
 from unigen.sequence.layout import Document, Supervision, text
 from unigen.sequence.templates.uae import UaeTemplate
@@ -52,6 +52,18 @@ class DrawingPreparer:
         pixels_3HW = square_pixels(raw.images[0], self.resolution)
         document = Document(TASKS.index(raw.task), ())
         return Sample(raw.key, document, target_image=pixels_3HW, caption=raw.text, drawing=drawing)
+
+
+@dataclass(frozen=True)
+class SeededImagePreparer:
+    """Square images to be rebuilt, each with a seed for the noise of its latents."""
+
+    resolution: int
+
+    def __call__(self, raw: RawSample, draws: Draws) -> Sample:
+        seed = int(draws.generator("noise").integers(LARGEST_SEED))
+        plain = ImagePreparer(self.resolution)(raw, draws)
+        return replace(plain, drawing=Drawing(np.empty(0, dtype=np.int64), seed=seed))
 
 
 @dataclass(frozen=True)

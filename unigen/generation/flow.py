@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from unigen.generation.steps import Decoding, step_runner
 from unigen.models.text_states import PromptStates, TextStates, join_states
-from unigen.objectives.flow_matching import NoiseKind, euler_step, noisy_step
+from unigen.objectives.flow_matching import NoiseKind, at_least_float32, euler_step, noisy_step
 
 
 class FlowDecoder(Protocol):
@@ -114,10 +116,10 @@ def guide(prompts: Sequence[PromptStates], null: Sequence[PromptStates], scale: 
 
 
 def guided_velocity(decoder: FlowDecoder, guidance: Guidance, latents_BChw: Tensor, sigma_B: Tensor) -> Tensor:
-    """The velocity (B, C, h, w) in float32 that a drawing follows."""
+    """The velocity (B, C, h, w), at least in float32, that a drawing follows."""
     if not is_guided(guidance.scale):
-        return decoder.velocity(latents_BChw, sigma_B, guidance.text).float()
-    both = decoder.velocity(torch.cat([latents_BChw] * 2), torch.cat([sigma_B] * 2), guidance.text).float()
+        return at_least_float32(decoder.velocity(latents_BChw, sigma_B, guidance.text))
+    both = at_least_float32(decoder.velocity(torch.cat([latents_BChw] * 2), torch.cat([sigma_B] * 2), guidance.text))
     away_BChw, towards_BChw = both.chunk(2)
     return away_BChw + guidance.scale * (towards_BChw - away_BChw)
 
@@ -145,6 +147,25 @@ def draw_latents(
     for step in range(num_steps):
         (latents_BChw,) = run(latents_BChw, sigmas_SB[step], sigmas_SB[step + 1])
         on_step(step)
+    return latents_BChw
+
+
+def draw_with_gradient(
+    decoder: FlowDecoder, guidance: Guidance, noise_BChw: Tensor, sigmas_S: Tensor, *, checkpoints: bool
+) -> Tensor:
+    """The same latents as of `draw_latents`, through which a gradient finds its way back to the decoder and the texts.
+
+    Args:
+        checkpoints: compute each step again in the backward pass, which then holds the activations of one step at a time.
+    """
+    sigmas_SB = sigmas_S.to(noise_BChw.device)[:, None].expand(-1, len(noise_BChw))
+    latents_BChw = noise_BChw
+    for now_B, next_B in pairwise(sigmas_SB):
+        step = (decoder, guidance, latents_BChw, now_B, next_B)
+        if checkpoints:
+            (latents_BChw,) = checkpoint(_euler_step, *step, use_reentrant=False)
+        else:
+            (latents_BChw,) = _euler_step(*step)
     return latents_BChw
 
 

@@ -19,9 +19,11 @@ from unigen.models.uae_config import SCHEDULER_FILE, UaeConfig, latent_side
 from unigen.models.uae_parts import KINDS, PartFolders, exchange_part, put_together
 from unigen.models.uae_release import Release
 from unigen.training.stages.captioning import CaptioningStage
+from unigen.training.stages.coldstart import ColdstartStage
 from unigen.training.stages.longcap import LongcapStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
+from unigen.training.stages.vae import build_vae_stage
 
 STAGES: dict[str, type[UaeStage]] = {"sft": CaptioningStage, "longcap": LongcapStage}
 """By the name of the stage."""
@@ -33,8 +35,20 @@ def build_uae_stage(config: Config, device: torch.device) -> Stage:
     Raises:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
+    if config.stage == "tokenizer":
+        return build_vae_stage(config, device)
+    if config.stage == "coldstart":
+        return _coldstart_stage(config, device)
     kind = STAGES[config.stage]
     return kind(config, load_start(config, kind), device)
+
+
+def _coldstart_stage(config: Config, device: torch.device) -> ColdstartStage:
+    from unigen.rewards.image_encoders.loading import load_encoder
+
+    named = config.coldstart.encoder
+    encoder = load_encoder(named.kind, named.model, config.data.root, device)
+    return ColdstartStage(config, load_start(config, ColdstartStage), device, encoder)
 
 
 def load_start(config: Config, kind: type[UaeStage]) -> UaeStart:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of a configuration on the meta device: sizes without weights, from config.json files alone."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -29,6 +32,9 @@ from unigen.training.stages.registry import as_trained, describe_model
 from unigen.training.stages.tokenizer_registry import require_features
 from unigen.training.stages.unifork_registry import describe_unifork, unifork_config
 
+if TYPE_CHECKING:
+    from unigen.training.uae_meta import MetaUae
+
 STAND_INS = "dry_run.json"
 """Beside a shipped config.json of a language model: how many entries its text tokenizer has, and the shipped image tokenizer
 and vision tower that go with it, for parts of a configuration that are not on this machine yet."""
@@ -42,6 +48,7 @@ class MetaModels:
     image_tokenizer: AnyTokenizer | None = None
     vision_tower: VisionTower | None = None
     language_model: UniGen | UniFork | None = None
+    uae: MetaUae | None = None
     siglip: SiglipModel | None = None
     discriminator: PatchDiscriminator | None = None
     contrast: CaptionContrast | None = None
@@ -53,6 +60,7 @@ class MetaModels:
     def trained(self) -> nn.Module:
         """What the stage wraps; names as in training."""
         model = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(self.config.stage, self.language_model)
+        model = model if self.uae is None else self.uae.model
         parts = {"model": model, "discriminator": self.discriminator, "contrast": self.contrast}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
@@ -69,7 +77,9 @@ def build_on_meta(config: Config) -> MetaModels:
         CheckpointError, ConfigError: sizes that nothing on this machine says, or that do not fit together.
     """
     models = MetaModels(config)
-    if config.stage == "tokenizer":
+    if config.model.family == "uae":
+        _add_uae(models)
+    elif config.stage == "tokenizer":
         models.image_tokenizer = build_image_tokenizer(find_config(config.model.image_tokenizer, config.data.root))
         with torch.device("meta"):
             models.discriminator = PatchDiscriminator() if config.tokenizer_stage.adversarial_weight else None
@@ -88,6 +98,17 @@ def build_on_meta(config: Config) -> MetaModels:
     models.parameters |= {name: count_parameters(part) for name, part in parts.items() if part is not None}
     freeze(models.trained, config.training.freeze)
     return models
+
+
+def _add_uae(models: MetaModels) -> None:
+    from unigen.training.uae_meta import uae_on_meta  # Qwen2.5-VL takes seconds to import
+
+    models.uae = uae_on_meta(models.config)
+    models.parameters |= models.uae.parameters
+    models.notes += models.uae.notes
+    if models.config.stage == "tokenizer" and models.config.tokenizer_stage.adversarial_weight:
+        with torch.device("meta"):
+            models.discriminator = PatchDiscriminator()
 
 
 def _contrast(config: Config, image_tokenizer: AnyTokenizer) -> CaptionContrast:

@@ -6,7 +6,7 @@ frozen weights save.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
@@ -74,6 +74,11 @@ def step_load(models: MetaModels) -> StepLoad:
 
 def step_flops(models: MetaModels) -> dict[str, float]:
     """Operations of one global step by part, and their `total`."""
+    if models.uae is not None:
+        from unigen.training.uae_meta import uae_flops  # Qwen2.5-VL takes seconds to import
+
+        found = uae_flops(replace(models.uae, config=models.config))
+        return {**found, "total": sum(found.values())}
     stages = {"tokenizer": _tokenizer_stage_flops, "vision": _vision_stage_flops}
     flops = stages.get(models.config.stage, _row_stage_flops)(models)
     return {**flops, "total": sum(flops.values())}
@@ -236,6 +241,10 @@ def _gathered_bytes(models: MetaModels) -> int:
 
 def _activation_bytes(models: MetaModels, load: StepLoad) -> int:
     training, rows = models.config.training, models.row_config
+    if models.uae is not None:
+        from unigen.training.uae_meta import uae_activation_bytes
+
+        return uae_activation_bytes(replace(models.uae, config=models.config), load.rows_per_micro_batch)
     if rows is None:
         one = _auto_encode(models) if models.config.stage == "tokenizer" else _contrast(models)
         words = 0 if models.contrast is None else _read_caption(models.contrast.text_model).kept_bytes

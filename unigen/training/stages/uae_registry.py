@@ -25,8 +25,8 @@ from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
 from unigen.training.stages.vae import build_vae_stage
 
-STAGES: dict[str, type[UaeStage]] = {"sft": CaptioningStage, "longcap": LongcapStage}
-"""By the name of the stage."""
+STAGES: dict[str, type[UaeStage]] = {"sft": CaptioningStage, "longcap": LongcapStage, "coldstart": ColdstartStage}
+"""By the name of the stage, those of the whole model."""
 
 
 def build_uae_stage(config: Config, device: torch.device) -> Stage:
@@ -39,8 +39,13 @@ def build_uae_stage(config: Config, device: torch.device) -> Stage:
         return build_vae_stage(config, device)
     if config.stage == "coldstart":
         return _coldstart_stage(config, device)
-    kind = STAGES[config.stage]
+    kind = stage_kind(config)
     return kind(config, load_start(config, kind), device)
+
+
+def stage_kind(config: Config) -> type[UaeStage]:
+    """The class of the stage, which says what it trains."""
+    return STAGES[config.stage]
 
 
 def _coldstart_stage(config: Config, device: torch.device) -> ColdstartStage:

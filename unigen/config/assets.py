@@ -132,6 +132,8 @@ def wanted_by(config: Config) -> list[Wanted]:
 
 def _wanted_models(config: Config) -> list[Wanted]:
     model = config.model
+    if model.family == "uae":
+        return _wanted_by_uae(config)
     if config.stage in ("tokenizer", "vision"):
         names = {"model.image_tokenizer": model.image_tokenizer} if config.stage == "tokenizer" else {}
         names |= {"model.vision_tower": model.vision_tower} if model.vision_tower else {}
@@ -144,6 +146,26 @@ def _wanted_models(config: Config) -> list[Wanted]:
     wanted.append(Wanted("model.image_tokenizer", model.image_tokenizer, "weights"))
     if model.vision_tower:
         wanted.append(Wanted("model.vision_tower", model.vision_tower, "weights"))
+    return wanted
+
+
+def _wanted_by_uae(config: Config) -> list[Wanted]:
+    model, parts = config.model, config.model.uae
+    is_vae, draws = config.stage == "tokenizer", model.initialization == "random"
+    named = {"model.uae.decoder": parts.decoder, "model.uae.vae": parts.vae}
+    wanted = [Wanted(key, name, "config" if is_vae and draws else "weights") for key, name in named.items() if name]
+    if model.pretrained:
+        wanted.append(Wanted("model.pretrained", model.pretrained, "weights"))
+    elif not draws:
+        part = "vae" if is_vae else "transformer"
+        wanted.append(Wanted("model.uae.diffusion", f"{parts.diffusion}/{part}", "weights"))
+    if not is_vae and not model.pretrained:
+        wanted.append(Wanted("model.language_model", model.language_model, "config" if draws else "weights"))
+    if not is_vae and model.text_tokenizer:
+        wanted.append(Wanted("model.text_tokenizer", model.text_tokenizer, "tokenizer", "unigen data shapes-processor"))
+    if config.stage == "coldstart":
+        encoder = config.coldstart.encoder
+        wanted += [Wanted("coldstart.encoder.model", encoder.model, "weights")] if encoder.model else []
     return wanted
 
 

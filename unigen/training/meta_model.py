@@ -48,10 +48,10 @@ class MetaModels:
     image_tokenizer: AnyTokenizer | None = None
     vision_tower: VisionTower | None = None
     language_model: UniGen | UniFork | None = None
-    uae: MetaUae | None = None
     siglip: SiglipModel | None = None
     discriminator: PatchDiscriminator | None = None
     contrast: CaptionContrast | None = None
+    uae: MetaUae | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     """Of each part; `adapters` are what LoRA adds."""
     notes: list[str] = field(default_factory=list)
@@ -59,8 +59,11 @@ class MetaModels:
     @property
     def trained(self) -> nn.Module:
         """What the stage wraps; names as in training."""
-        model = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(self.config.stage, self.language_model)
-        model = model if self.uae is None else self.uae.model
+        model: nn.Module | None = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(
+            self.config.stage, self.language_model
+        )
+        if self.uae is not None:
+            model = self.uae.model or self.uae.vae
         parts = {"model": model, "discriminator": self.discriminator, "contrast": self.contrast}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
@@ -78,7 +81,10 @@ def build_on_meta(config: Config) -> MetaModels:
     """
     models = MetaModels(config)
     if config.model.family == "uae":
-        _add_uae(models)
+        from unigen.training.uae_meta import uae_on_meta  # diffusers takes seconds to import
+
+        models.uae = uae_on_meta(config)
+        models.parameters, models.notes = dict(models.uae.parameters), list(models.uae.notes)
     elif config.stage == "tokenizer":
         models.image_tokenizer = build_image_tokenizer(find_config(config.model.image_tokenizer, config.data.root))
         with torch.device("meta"):
@@ -98,17 +104,6 @@ def build_on_meta(config: Config) -> MetaModels:
     models.parameters |= {name: count_parameters(part) for name, part in parts.items() if part is not None}
     freeze(models.trained, config.training.freeze)
     return models
-
-
-def _add_uae(models: MetaModels) -> None:
-    from unigen.training.uae_meta import uae_on_meta  # Qwen2.5-VL takes seconds to import
-
-    models.uae = uae_on_meta(models.config)
-    models.parameters |= models.uae.parameters
-    models.notes += models.uae.notes
-    if models.config.stage == "tokenizer" and models.config.tokenizer_stage.adversarial_weight:
-        with torch.device("meta"):
-            models.discriminator = PatchDiscriminator()
 
 
 def _contrast(config: Config, image_tokenizer: AnyTokenizer) -> CaptionContrast:

@@ -63,6 +63,8 @@ def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     assert config.stage in ROW_STAGES, "the others have no rows"
+    if config.model.family == "uae":
+        raise ConfigError("the chats of model.family=uae are no packed rows, so there are none to show")
     if config.model.family == "unifork":
         return build_unifork_preparer(config)
     wanted, root = config.model, config.data.root
@@ -83,7 +85,7 @@ def build_image_preparer(config: Config) -> Callable[[RawSample, Draws], Sample]
     Raises:
         CheckpointError, ConfigError: a folder that is missing or is no SigLIP.
     """
-    if config.stage == "tokenizer":
+    if config.stage == "tokenizer" or config.model.family == "uae":
         return ImagePreparer(config.model.image_resolution)
     assert config.model.vision_tower is not None, "the configuration's check asks for it"
     tower = VisionTower.from_config(find_config(config.model.vision_tower, config.data.root))

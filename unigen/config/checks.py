@@ -2,6 +2,7 @@
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
 from unigen.config.ranges import check_ranges
+from unigen.config.rewards import check_rewards, check_similarity_encoder
 from unigen.config.schema import (
     CAPTION_FORMATS,
     RECORD_FORMATS,
@@ -61,6 +62,9 @@ def check(config: Config) -> None:
     )
     if config.stage == "dpo":
         _check_dpo(config)
+    check_rewards(config.stage, config.grpo.rewards)
+    if config.stage == "coldstart":
+        check_similarity_encoder("coldstart.encoder", config.coldstart.encoder)
 
 
 def _check_family(config: Config) -> None:

@@ -28,6 +28,13 @@ WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
 )
+OPEN_CLIP_FILE = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+LONG_CLIP_WEIGHTS = ("longclip-L.pt", "longclip-B.pt")
 
 
 def find_model(
@@ -80,7 +87,7 @@ def weights_hash(folder: Path) -> str:
         CheckpointError: it has none.
     """
     digest = hashlib.sha256()
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt"))
     if not files:
         raise CheckpointError(f"no weights in {folder} to know it by")
     for path in files:

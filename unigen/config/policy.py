@@ -8,7 +8,18 @@ The paper of UAE (arXiv 2509.09666) does not say its settings: where a default i
 from dataclasses import dataclass, field
 from typing import Literal
 
+EncoderKind = Literal["clip", "siglip", "longclip", "dinov2", "dinov3"]
 RewardKind = Literal["clip", "siglip", "longclip", "dinov2", "dinov3", "detector", "callable", "endpoint"]
+PUBLISHED_ENCODERS: dict[str, str] = {
+    "clip": "clip-vit-large-patch14",
+    "siglip": "siglip-so400m-patch14-384",
+    "longclip": "LongCLIP-L",
+    "dinov2": "dinov2-large",
+    "dinov3": "dinov3-vitl16-pretrain-lvd1689m",
+}
+"""Folders under `<data.root>/checkpoints`; `clip`, `longclip`, `dinov2` and `dinov3` are those of Unified-Bench."""
+KINDS_WITH_TEXT: tuple[RewardKind, ...] = ("clip", "siglip")
+"""Encoders with a text half, which say how well an image fits words."""
 
 
 @dataclass(frozen=True)
@@ -16,19 +27,21 @@ class RewardConfig:
     """One term of a reward."""
 
     kind: RewardKind = "clip"
-    """An encoder whose features are compared by their cosine (`clip` by open_clip, `siglip`, `longclip`, `dinov2`, `dinov3`), the
-    `detector` of the world of shapes, a Python function, or a server."""
+    """An encoder whose features are compared by their cosine (`clip` of open_clip or transformers, told apart by what the folder
+    holds, `siglip`, `longclip`, `dinov2`, `dinov3`), the `detector` of the world of shapes, a Python function, or a server."""
     weight: float = 1.0
-    """Factor of this term; the reward is their sum."""
+    """Factor of this term; the reward is their sum. A term of weight 0 is only logged."""
     model: str | None = None
-    """Encoders: a folder, looked up under `<data.root>/checkpoints`; null takes the published one of the kind."""
+    """Encoders alone: a folder, looked up under `<data.root>/checkpoints`; null takes the published one of the kind."""
     compares: Literal["original", "prompt"] = "original"
-    """What an image is compared with: the image that was described, or the words that it was drawn from (encoders with a text
-    half alone)."""
+    """Encoders: what an image is compared with, the image that was described or (with a text half: `clip`, `siglip`) the words
+    that it was drawn from. `endpoint`: whether the originals are sent too."""
+    strict: bool = False
+    """`detector` alone: 1 where an image is all that its prompt asks for, else 0, instead of the share of it that is right."""
     function: str | None = None
     """`callable` alone: `module:name` of a function that takes a list of `unigen.rewards.Judged`, and gives as many numbers."""
     url: str | None = None
-    """`endpoint` alone: where images are posted to; its answer is {"rewards": [...]}."""
+    """`endpoint` alone: where images are posted to; `unigen.rewards.endpoint_reward` says what is sent and what is answered."""
     batch_size: int = 64
     """Images that are scored at once."""
     timeout_seconds: float = 120.0

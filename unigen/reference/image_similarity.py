@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
-    CLIPVisionModelWithProjection,
+    CLIPModel,
     Dinov2Model,
     DINOv3ViTModel,
     SiglipVisionModel,
@@ -57,9 +57,9 @@ def _feature(kind: str, folder: Path, image: Image.Image) -> Tensor:
         is_quick = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"].get("quick_gelu", False)
         weights = load_file(folder / "open_clip_model.safetensors")
         return _openai_transformer(weights, image, (lambda x: x * torch.sigmoid(1.702 * x)) if is_quick else F.gelu)
-    clip = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
-    pixels_3hw = _scaled(_middle_square(image, clip.config.image_size), MEAN, DEVIATION)
-    return clip(pixel_values=pixels_3hw[None]).image_embeds[0]
+    clip = CLIPModel.from_pretrained(folder).eval()
+    pixels_3hw = _scaled(_middle_square(image, clip.config.vision_config.image_size), MEAN, DEVIATION)
+    return clip.visual_projection(clip.vision_model(pixel_values=pixels_3hw[None]).pooler_output)[0]
 
 
 def _middle_square(image: Image.Image, side: int) -> Image.Image:
@@ -80,7 +80,7 @@ def _scaled(image: Image.Image, mean: Any, deviation: Any) -> Tensor:
 
 def _openai_transformer(weights: Weights, image: Image.Image, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """CLIP's vision transformer (arXiv 2103.00020) from its weights by name: patch by patch, head by head."""
-    visual = {name.removeprefix("visual."): tensor.float() for name, tensor in weights.items()}
+    visual = {name.removeprefix("visual."): tensor.float() for name, tensor in weights.items() if "visual." in name}
     kernel = visual["conv1.weight"]
     patch = kernel.shape[-1]
     rows = round((len(visual["positional_embedding"]) - 1) ** 0.5)

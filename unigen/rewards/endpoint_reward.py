@@ -70,13 +70,13 @@ class EndpointReward:
             RewardServerError: it gives no answer, or is too busy, at every attempt.
             ConfigError: it refuses us, or answers something else than rewards.
         """
-        content = {
+        content: dict[str, list[str | None]] = {
             "keys": [item.key for item in items],
             "prompts": [item.prompt for item in items],
             "images": [_encoded(item.image) for item in items],
         }
         if self._sends_originals:
-            content["originals"] = [item.original and _encoded(item.original) for item in items]
+            content["originals"] = [None if item.original is None else _encoded(item.original) for item in items]
         try:
             answer = self._attempts(self._post, content)
         except _PassingError as error:

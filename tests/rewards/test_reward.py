@@ -11,12 +11,22 @@ import pytest
 import torch
 
 from tests.rewards.pictures import pictures
+from tests.tiny_encoders import tiny_clip, tiny_dinov3
 from unigen.config.policy import RewardConfig
 from unigen.errors import ConfigError, RewardError, RewardServerError
 from unigen.rewards import Judged
 from unigen.rewards.reward import Term, WeightedRewards, build_rewards
 
 ITEMS = [Judged(f"key-{number}", image, prompt=str(number)) for number, image in enumerate(pictures(5))]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data with two tiny encoders."""
+    root = tmp_path_factory.mktemp("data")
+    tiny_clip(root / "checkpoints" / "clip")
+    tiny_dinov3(root / "checkpoints" / "dinov3")
+    return root
 
 
 @dataclass
@@ -115,7 +125,7 @@ def brightness(items: list[Judged]) -> list[float]:
     return [sum(item.image.convert("L").resize((1, 1)).getdata()) / 255 for item in items]
 
 
-def test_a_configuration_becomes_rewards_with_their_identities(encoders: Path) -> None:
+def test_a_configuration_becomes_rewards_with_their_identities(data_root: Path) -> None:
     configured = {
         "like": RewardConfig(kind="dinov3", model="dinov3", weight=0.7),
         "words": RewardConfig(kind="clip", model="clip", compares="prompt"),
@@ -123,7 +133,7 @@ def test_a_configuration_becomes_rewards_with_their_identities(encoders: Path) -
         "bright": RewardConfig(kind="callable", function=f"{__name__}:brightness"),
         "far": RewardConfig(kind="endpoint", url="http://127.0.0.1:9/score", compares="prompt"),
     }
-    identity = build_rewards(configured, encoders, "cpu").identity
+    identity = build_rewards(configured, data_root, "cpu").identity
     assert list(identity) == list(configured)
     assert {name: one["kind"] for name, one in identity.items()} == {
         "like": "dinov3",
@@ -137,12 +147,12 @@ def test_a_configuration_becomes_rewards_with_their_identities(encoders: Path) -
     assert len(identity["words"]["weights"]) == 64
 
 
-def test_images_are_scored_by_their_originals_and_their_prompts(encoders: Path) -> None:
+def test_images_are_scored_by_their_originals_and_their_prompts(data_root: Path) -> None:
     configured = {
         "like": RewardConfig(kind="clip", model="clip"),
         "words": RewardConfig(kind="clip", model="clip", compares="prompt", weight=0.5),
     }
-    rewards = build_rewards(configured, encoders, "cpu")
+    rewards = build_rewards(configured, data_root, "cpu")
     image, original = pictures(2)
     items = [
         Judged("same", image, "a red circle", image.copy()),

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder is loaded as what it holds, whole or not at all."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.tiny_encoders import MAKERS, kind_of
@@ -84,6 +86,64 @@ def test_a_folder_that_does_not_say_how_images_are_shown_is_refused(encoders: Pa
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match="does not say how its model sees images"):
         load_encoder("dinov2", folder)
+
+
+PUBLISHED_VIEWS = {
+    "clip": {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": 224,
+    },
+    "dinov2": {
+        "crop_size": {"height": 224, "width": 224},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_processor_type": "BitImageProcessor",
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"shortest_edge": 256},
+    },
+    "dinov3": {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_processor_type": "DINOv3ViTImageProcessorFast",
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 2,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 224, "width": 224},
+    },
+}
+"""Of the folders that Unified-Bench names: older ones say their sizes, and their classes, in older words."""
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED_VIEWS))
+def test_the_published_words_on_preprocessing_are_understood(encoders: Path, tmp_path: Path, name: str) -> None:
+    folder = copied(encoders, name, tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED_VIEWS[name]))
+    view = load_encoder(kind_of(name), folder).view
+    assert view.size == (224, 224)
+    assert list(view.mean) == PUBLISHED_VIEWS[name]["image_mean"]
+    image = Image.effect_noise((300, 260), 80).convert("RGB")
+    assert view.prepare(image).shape == (3, 224, 224)
+    expected_by = {
+        "clip": "CLIPImageProcessorPil",
+        "dinov2": "BitImageProcessorPil",
+        "dinov3": "DINOv3ViTImageProcessor",
+    }
+    assert view.name == expected_by[name]
 
 
 def test_every_kind_is_tried_here() -> None:

@@ -31,6 +31,8 @@ DINO_MODEL_TYPES = {"dinov2": ("dinov2", "dinov2_with_registers"), "dinov3": ("d
 
 
 class _EncoderWithText(ImageEncoder):
+    """What CLIP and SigLIP share: features of images by one call, and words by the folder's tokenizer."""
+
     network: Any
 
     @cached_property

@@ -65,7 +65,7 @@ def _open_clip() -> Any:
     try:
         import open_clip
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed: run `bash scripts/setup.sh eval`") from error
+        raise ConfigError(f"{error.name} is not installed: run `bash scripts/setup.sh uae`") from error
     return open_clip
 
 

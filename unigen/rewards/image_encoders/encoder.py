@@ -88,7 +88,7 @@ class ImageEncoder(ABC):
         """Features (N, D) of pixels in [-1, 1], with their gradient.
 
         Everything is done by tensors: a bicubic resize straight to the network's size, whatever the aspect ratio, as in UAE's
-        cold start. Of an image of that size it gives what `encode` gives.
+        cold start. Of an image of that size it gives what `encode` gives, but for DINOv2, of whose images that cuts off a margin.
         """
         pixels_N3HW = pixels_N3HW.to(self._device, self._dtype)
         if pixels_N3HW.shape[-2:] != self.view.size:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
+from unigen.config.policy_checks import check_policy
 from unigen.config.ranges import check_ranges
 from unigen.config.rewards import check_rewards, check_similarity_encoder
 from unigen.config.schema import (
@@ -63,6 +64,7 @@ def check(config: Config) -> None:
     if config.stage == "dpo":
         _check_dpo(config)
     check_rewards(config.stage, config.grpo.rewards)
+    check_policy(config)
     if config.stage == "coldstart":
         check_similarity_encoder("coldstart.encoder", config.coldstart.encoder)
 

@@ -82,10 +82,15 @@ class CaptionRolloutConfig:
     max_new_tokens: int = 512
     temperature: float = 1.0
     """Not known of the paper. At 1 the probabilities are the model's own."""
+    batch_size: int = 16
+    """Captions that are written, and drawn, at once."""
     draw_steps: int = 10
     """Steps in which the frozen decoder draws a caption. Not known of the paper; 10 as in its cold start."""
     guidance_scale: float = 5.0
     """Of those drawings, as in the cold start."""
+    same_noise: bool = True
+    """The captions of one image are drawn from the same noise, so that their rewards differ by their words alone; `false` gives
+    each its own. Not known of the paper."""
 
 
 @dataclass(frozen=True)

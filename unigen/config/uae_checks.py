@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 UAE_ALONE = ("longcap", "coldstart", "grpo_understanding")
 """Stages that train no other family."""
-TASK_OF_STAGE = {"tokenizer": "t2i", "sft": "mmu", "longcap": "t2i", "coldstart": "t2i"}
+TASK_OF_STAGE = {"tokenizer": "t2i", "sft": "mmu", "longcap": "t2i", "coldstart": "t2i", "grpo_understanding": "mmu"}
 """What the samples of the stages that learn from data are for."""
 
 

@@ -7,7 +7,7 @@ Legend: B images, S steps, V vocabulary.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,19 +160,25 @@ class UaePipeline(Pipeline):
         inputs = self.processor(
             text=words, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
-        chooser = SeededChoice(chosen, [one.seed for one in batch], len(tokenizer))
+        written = self.write(inputs, [one.seed for one in batch], chosen)
+        return [answer.strip() for answer in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def write(self, inputs: Mapping[str, Tensor], seeds: list[int], settings: CaptionSettings) -> list[list[int]]:
+        """Token ids that go on from rows as the processor gives them, padding before them; with the mark of the end of each, if
+        it came to one."""
+        tokenizer: Any = self.processor.tokenizer
+        stop = tokenizer.convert_tokens_to_ids(STOP)
         writer: Any = self.model.llm  # transformers' types do not know their own class
         written_BT = writer.generate(
             **inputs,
             generation_config=GenerationConfig(
-                max_new_tokens=chosen.max_new_tokens,
-                eos_token_id=tokenizer.convert_tokens_to_ids(STOP),
-                pad_token_id=tokenizer.pad_token_id,
+                max_new_tokens=settings.max_new_tokens, eos_token_id=stop, pad_token_id=tokenizer.pad_token_id
             ),
-            logits_processor=LogitsProcessorList([chooser]),
+            logits_processor=LogitsProcessorList([SeededChoice(settings, seeds, len(tokenizer))]),
         )
-        answers = tokenizer.batch_decode(written_BT[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        rows = written_BT[:, inputs["input_ids"].shape[1] :].tolist()
+        return [row[: row.index(stop) + 1] if stop in row else row for row in rows]
 
 
 class StatesOfPrompts:

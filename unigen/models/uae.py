@@ -104,6 +104,33 @@ class Uae(PreTrainedModel):
         output = self.llm.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False, **inputs)
         return output.last_hidden_state
 
+    def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> list[Tensor]:
+        """What the vision tower makes of each image, (image tokens, D), without gradient; arguments as the processor gives them."""
+        with torch.no_grad():
+            found: Any = self.llm.model.get_image_features(pixel_values, image_grid_thw)
+        return list(found.pooler_output)
+
+    def states_with_features(
+        self, ids_BT: Tensor, attention_mask_BT: Tensor, is_image_BT: Tensor, features_KD: Tensor, positions_B3T: Tensor
+    ) -> Tensor:
+        """Last states (B, T, D) like `hidden_states`, of images that were seen before.
+
+        Unlike there, a mark of an image that the model wrote itself is a word like others.
+
+        Args:
+            is_image_BT: which tokens stand for the K features, in their order.
+            positions_B3T: of every token in time, height and width.
+        """
+        words_BTD = self.llm.get_input_embeddings()(ids_BT)
+        inputs_BTD = words_BTD.masked_scatter(is_image_BT[..., None], features_KD.to(words_BTD.dtype))
+        output = self.llm.model.language_model(
+            inputs_embeds=inputs_BTD,
+            attention_mask=attention_mask_BT,
+            position_ids=positions_B3T.transpose(0, 1),
+            use_cache=False,
+        )
+        return output.last_hidden_state
+
     def velocity(self, latents_BChw: Tensor, sigma_B: Tensor, text: TextStates) -> Tensor:
         """The decoder's velocity (B, C, h, w) of noisy latents at times in [0, 1]."""
         (velocity,) = self.decoder(

@@ -79,10 +79,17 @@ class PolicyBatch:
 
 
 class PolicyStage(Stage):
-    """A stage that scores what its own model made. The rewards are outside of the module, and never trained."""
+    """A stage that scores what its own model made. The rewards are outside of the module, and never trained.
 
-    def __init__(self, config: Config, rewards: WeightedRewards) -> None:
-        super().__init__()
+    Comes before the stage of a family among the bases of a class.
+    """
+
+    def __init__(self, config: Config, rewards: WeightedRewards, *parts: Any) -> None:
+        """
+        Args:
+            parts: what the family's stage takes.
+        """
+        super().__init__(*parts)
         self._config = config
         self._grpo = config.grpo
         self._rewards = rewards

@@ -18,6 +18,8 @@ from unigen.models.uae_checkpoints import PROCESSOR_FILES, load_processor, load_
 from unigen.models.uae_config import SCHEDULER_FILE, UaeConfig, latent_side
 from unigen.models.uae_parts import KINDS, PartFolders, exchange_part, put_together
 from unigen.models.uae_release import Release
+from unigen.rewards.reward import build_rewards
+from unigen.training.stages.caption_policy import CaptionPolicyStage
 from unigen.training.stages.captioning import CaptioningStage
 from unigen.training.stages.coldstart import ColdstartStage
 from unigen.training.stages.longcap import LongcapStage
@@ -25,7 +27,12 @@ from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
 from unigen.training.stages.vae import build_vae_stage
 
-STAGES: dict[str, type[UaeStage]] = {"sft": CaptioningStage, "longcap": LongcapStage, "coldstart": ColdstartStage}
+STAGES: dict[str, type[UaeStage]] = {
+    "sft": CaptioningStage,
+    "longcap": LongcapStage,
+    "coldstart": ColdstartStage,
+    "grpo_understanding": CaptionPolicyStage,
+}
 """By the name of the stage, those of the whole model."""
 
 
@@ -40,7 +47,10 @@ def build_uae_stage(config: Config, device: torch.device) -> Stage:
     if config.stage == "coldstart":
         return _coldstart_stage(config, device)
     kind = stage_kind(config)
-    return kind(config, load_start(config, kind), device)
+    start = load_start(config, kind)
+    if issubclass(kind, CaptionPolicyStage):
+        return kind(config, build_rewards(config.grpo.rewards, config.data.root, device), start, device)
+    return kind(config, start, device)
 
 
 def stage_kind(config: Config) -> type[UaeStage]:

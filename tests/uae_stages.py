@@ -18,8 +18,9 @@ def uae_config(world: TinyWorld, folder: Path, stage: str, **sections: Any) -> P
     start = world.root / "checkpoints" / "tiny-uae"
     if not start.is_dir():
         tiny_uae(start)
-    source = {"draw": SOURCES["draw"]} if stage != "sft" else {"ask": SOURCES["ask"], "read": SOURCES["read"]}
-    samples = {"mmu": 4} if stage == "sft" else {"t2i": 4}
+    names = {"sft": ("ask", "read"), "grpo_understanding": ("read",)}.get(stage, ("draw",))
+    source = {name: SOURCES[name] for name in names}
+    samples = {"t2i": 4} if names == ("draw",) else {"mmu": 4}
     training = {"samples_per_step": samples, "rows_per_micro_batch": 2, "steps": STEPS}
     model = {
         "family": "uae",

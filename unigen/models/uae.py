@@ -105,7 +105,7 @@ class Uae(PreTrainedModel):
         return output.last_hidden_state
 
     def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> list[Tensor]:
-        """What the vision tower makes of each image, (image tokens, D), without gradient; arguments as the processor gives them."""
+        """What the vision tower makes of each image, (image tokens, D), without gradient, from what the processor gives."""
         with torch.no_grad():
             found: Any = self.llm.model.get_image_features(pixel_values, image_grid_thw)
         return list(found.pooler_output)

@@ -30,7 +30,9 @@ def token_log_probs(
         temperature: above 0.
     """
     size = max(1, logits_per_chunk // weight_VD.shape[0])
-    starts = range(0, max(1, len(targets_T)), size)  # a chunk of nothing, where there is nothing: it leads to the same weights
+    starts = range(
+        0, max(1, len(targets_T)), size
+    )  # a chunk of nothing, where there is nothing: it leads to the same weights
     chunks = [
         checkpoint(
             _chunk_log_probs,

@@ -11,6 +11,7 @@ from unigen.config.folders import find_config, find_model
 from unigen.config.schema import Config
 from unigen.errors import CheckpointError
 from unigen.models.cost import count_parameters
+from unigen.models.precision import round_frozen
 from unigen.models.uae import Uae, load_diffusers
 from unigen.models.uae_config import UaeConfig
 from unigen.models.weights import read_config
@@ -47,13 +48,15 @@ def uae_on_meta(config: Config) -> MetaUae:
             vae = load_diffusers().AutoencoderKL.from_config(sizes.vae_config)
         return MetaUae(sizes, None, vae, 0, {"image_auto_encoder": count_parameters(vae)}, notes)
     with torch.device("meta"):
-        model = Uae(sizes)
+        model = Uae(sizes).float()  # as it is loaded for training, whatever its files say
     vae = model.hold_vae_apart()
     parts = {"language_model": model.llm, "projector": model.projector, "decoder": model.decoder}
     parameters = {name: count_parameters(part) for name, part in parts.items()}
     parameters["image_auto_encoder"] = count_parameters(vae)
     seen = count_parameters(model.llm.model.visual)
     trained = _as_trained(model, config, parameters)
+    if STAGES[config.stage].rounds_frozen(config):
+        round_frozen(trained)
     return MetaUae(sizes, trained, vae, seen, parameters, notes)
 
 

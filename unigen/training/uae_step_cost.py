@@ -4,6 +4,7 @@
 from collections.abc import Callable
 
 from unigen.config.schema import Config
+from unigen.training.caption_policy_cost import caption_activation_bytes, caption_policy_flops
 from unigen.training.uae_meta import MetaUae
 from unigen.training.uae_supervised_cost import (
     auto_encoder_flops,
@@ -21,10 +22,16 @@ FLOPS_OF_SAMPLE: dict[str, FlopsOfStage] = {
     "coldstart": coldstart_flops,
 }
 """By the name of the stage, those that learn from data: operations of one sample by part."""
+FLOPS_OF_STEP: dict[str, FlopsOfStage] = {"grpo_understanding": caption_policy_flops}
+"""By the name of the stage, those that learn from rewards: operations of one global step by part."""
+ACTIVATIONS_OF_ROLLOUT: dict[str, Callable[[Config, MetaUae], int]] = {"grpo_understanding": caption_activation_bytes}
 
 
 def uae_step_flops(config: Config, uae: MetaUae) -> dict[str, float]:
     """Operations of one global step by part; none for a stage whose cost nothing here says."""
+    of_step = FLOPS_OF_STEP.get(config.stage)
+    if of_step is not None:
+        return of_step(config, uae)
     of_sample = FLOPS_OF_SAMPLE.get(config.stage)
     if of_sample is None:
         return {}
@@ -33,5 +40,8 @@ def uae_step_flops(config: Config, uae: MetaUae) -> dict[str, float]:
 
 
 def uae_activation_bytes(config: Config, uae: MetaUae, rows: int) -> int:
-    """Of `rows` samples of a forward pass."""
+    """Of `rows` samples of a forward pass, or rollouts."""
+    of_rollout = ACTIVATIONS_OF_ROLLOUT.get(config.stage)
+    if of_rollout is not None:
+        return rows * of_rollout(config, uae)
     return rows * supervised_activation_bytes(config, uae) if config.stage in FLOPS_OF_SAMPLE else 0

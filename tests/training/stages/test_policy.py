@@ -34,7 +34,7 @@ class Toy(PolicyStage):
 
     def __init__(self, rewards: Any, **grpo: Any) -> None:
         overrides = [f"grpo.{name}={value}" for name, value in {"group_size": SIZE, **grpo}.items()]
-        super().__init__(load_config("configs/shapes/sft.yaml", overrides), rewards)
+        super().__init__(load_config("configs/shapes/uae_grpo_understanding.yaml", overrides), rewards)
         self.model = nn.Linear(1, 1)
 
     prepare = property(lambda self: None)

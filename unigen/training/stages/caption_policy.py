@@ -40,6 +40,7 @@ class CaptionPolicyStage(PolicyStage, UaeStage):
 
     adapted_side: ClassVar[Side] = "language_model"
     trained_parts: ClassVar[tuple[str, ...]] = ("llm.model.language_model.", "llm.lm_head.")
+    can_round_frozen: ClassVar[bool] = True
 
     def __init__(self, config: Config, rewards: WeightedRewards, start: UaeStart, device: torch.device) -> None:
         super().__init__(config, rewards, config, start, device)
@@ -135,7 +136,7 @@ class CaptionPolicyStage(PolicyStage, UaeStage):
                 batch, log_probs_T.split(lengths), reference, entropies_T.split(lengths), strict=True
             ):
                 measured = {
-                    "caption/tokens": float(len(one.token_ids)),
+                    "caption/length": float(len(one.token_ids)),
                     "caption/entropy": float(entropies.mean()),
                     "caption/finished_fraction": float(writer.is_finished(one)),
                 }

@@ -15,6 +15,7 @@ from unigen.data.batch import Drawing
 from unigen.data.uae_preparation import DrawingPreparer
 from unigen.generation.uae import UaePipeline
 from unigen.models.adapters import AdapterBase, load_adapter_weights
+from unigen.models.precision import round_frozen
 from unigen.models.text_states import PromptStates, TextStates, join_states
 from unigen.models.uae import Uae
 from unigen.models.uae_adapters import Side
@@ -47,6 +48,8 @@ class UaeStage(Stage):
     """The side that `training.lora` adapts, where it does not say."""
     trained_parts: ClassVar[tuple[str, ...]]
     """What the names of the trained weights begin with, where there is no adapter; the rest is frozen."""
+    can_round_frozen: ClassVar[bool] = False
+    """Whether what is frozen beside an adapter is kept in bfloat16. Not where backends may shard it, which want one precision."""
 
     def __init__(self, config: Config, start: UaeStart, device: torch.device) -> None:
         super().__init__()
@@ -58,6 +61,13 @@ class UaeStage(Stage):
         if start.adapter_base is None:
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(name.startswith(self.parts_to_train(config)))
+        if self.rounds_frozen(config):
+            round_frozen(self.model)
+
+    @classmethod
+    def rounds_frozen(cls, config: Config) -> bool:
+        """Whether what is frozen is rounded to the precision of the run. With whole weights it is saved, and stays as it is."""
+        return cls.can_round_frozen and config.training.lora is not None and config.training.precision == "bfloat16"
 
     @classmethod
     def parts_to_train(cls, config: Config) -> tuple[str, ...]:

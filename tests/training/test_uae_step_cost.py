@@ -27,7 +27,7 @@ def test_the_full_size_is_exact_and_its_adapter_alone_is_trained() -> None:
     sizes = plan().parameters
     assert (sizes["language_model"], sizes["projector"], sizes["decoder"]) == (LANGUAGE_MODEL, PROJECTOR, DECODER)
     assert sizes["trained"] == sizes["adapters"] == ADAPTER == 59_867_136
-    assert any("uae_coldstart is not here" in note for note in plan().notes)
+    assert any("runs/uae/coldstart is not here" in note for note in plan().notes)
 
 
 def test_frozen_weights_take_two_bytes_where_they_are_rounded() -> None:

@@ -5,6 +5,7 @@ Every caption is taken to be as long as it may be.
 """
 
 import math
+from typing import Any
 
 import torch
 
@@ -70,6 +71,7 @@ def _vision_flops(uae: MetaUae) -> float:
 
 
 def _decode_image_flops(uae: MetaUae) -> float:
-    side, channels = latent_side(uae.sizes, uae.sizes.image_resolution), uae.vae.config.latent_channels
-    latents_1Chw = torch.empty(1, channels, side, side, device="meta")
-    return measure_on_meta(lambda: uae.vae.decode(latents_1Chw)).flops
+    vae: Any = uae.vae
+    side = latent_side(uae.sizes, uae.sizes.image_resolution)
+    latents_1Chw = torch.empty(1, vae.config.latent_channels, side, side, device="meta")
+    return measure_on_meta(lambda: vae.decode(latents_1Chw)).flops

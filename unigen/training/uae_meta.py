@@ -69,7 +69,8 @@ def _as_trained(model: Uae, config: Config, parameters: dict[str, int]) -> nn.Mo
     plain = count_parameters(model)
     found: Any = adapted(model, config, kind)
     parameters["adapters"] = count_parameters(found) - plain
-    return found  # type: ignore[no-any-return]
+    assert isinstance(found, nn.Module)
+    return found
 
 
 def _sizes(config: Config, notes: list[str]) -> UaeConfig:

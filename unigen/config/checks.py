@@ -6,6 +6,7 @@ from unigen.config.ranges import check_ranges
 from unigen.config.rewards import check_rewards, check_similarity_encoder
 from unigen.config.schema import (
     CAPTION_FORMATS,
+    IMAGE_RECORD_FORMATS,
     RECORD_FORMATS,
     ROW_STAGES,
     TASKS,
@@ -178,7 +179,7 @@ def _check_sources(config: Config) -> None:
         _require(source.weight >= 0, f"{place}.weight is {source.weight}; give 0 or more")
         foreign = {
             "take": bool(source.take) and source.format not in RECORD_FORMATS,
-            "images": source.images is not None and source.format not in RECORD_FORMATS,
+            "images": source.images is not None and source.format not in IMAGE_RECORD_FORMATS,
             "first_files": source.first_files is not None and source.format not in RECORD_FORMATS,
             "caption_key": source.caption_key is not None
             and (source.format not in ("webdataset", "codes") or source.conversations_key is not None),
@@ -207,6 +208,11 @@ def _check_sources(config: Config) -> None:
             source.weight == 0 or (source.format == "preferences") == (config.stage == "dpo"),
             f"{place}.format is {source.format}, but this is stage {config.stage}: dpo trains on preferences alone, and no "
             "other stage on any",
+        )
+        _require(
+            source.weight == 0 or source.format != "prompts" or config.stage == "grpo_generation",
+            f"{place}.format is prompts, which have no image to learn from, but this is stage {config.stage}: grpo_generation "
+            "alone draws them itself",
         )
         _require(
             source.format != "codes" or reads_codes(config, source.task),

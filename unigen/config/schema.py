@@ -35,11 +35,14 @@ TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
     "captions": ("t2i", "mmu"),
     "conversations": ("mmu",),
     "preferences": ("t2i",),
+    "prompts": ("t2i",),
     "parquet": ("lm",),
 }
 """What the samples of a source's format can be for."""
-RECORD_FORMATS = ("captions", "conversations", "preferences")
+IMAGE_RECORD_FORMATS = ("captions", "conversations", "preferences")
 """Files of JSON records that name images which lie beside them."""
+RECORD_FORMATS = (*IMAGE_RECORD_FORMATS, "prompts")
+"""Files of one record a line, or of one list."""
 CAPTION_FORMATS = ("webdataset", "codes", "captions")
 """Images with captions that someone wrote."""
 
@@ -151,25 +154,25 @@ class ModelConfig:
 class SourceConfig:
     task: TaskName = MISSING
     """What the samples are for: `t2i` draw, `mmu` read, `lm` text."""
-    format: Literal["webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "parquet"] = (
-        MISSING
-    )
+    format: Literal[
+        "webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "prompts", "parquet"
+    ] = MISSING
     """How the files are read; `codes` are shards that `unigen encode` makes, `imagefolder` folders of classes, `captions` JSON
-    lines of {image, caption}, `preferences` pairs of images."""
+    lines of {image, caption}, `preferences` pairs of images, `prompts` what a policy draws for rewards, without an image."""
     paths: list[str] = MISSING
     """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`. Of
-    records (captions, conversations) also a .json `{name: {annotation, root, repeat_time}}`."""
+    records (captions, conversations, prompts) also a .json `{name: {annotation, root, repeat_time}}`."""
     weight: float = 1.0
     """Share of this source among the sources of its task."""
     num_samples: int | None = None
-    """Length of an epoch in samples, for files that cannot be counted cheaply; conversations and preferences are counted
-    where they are here."""
+    """Length of an epoch in samples, for files that cannot be counted cheaply; records are counted where they
+    are here."""
     take: list[str] = field(default_factory=list)
     """Records only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
     first_files: int | None = None
     """Records only: of a folder the first so many files by name; null takes all."""
     images: str | None = None
-    """Records only: folder that the image paths are relative to; null takes that of each file, or its `root`."""
+    """Records that name images only: folder that their paths are relative to; null takes that of each file, or its `root`."""
     caption_key: str | None = None
     """Webdataset and codes only: key of the sample's .json that holds the caption; null reads the .txt."""
     conversations_key: str | None = None

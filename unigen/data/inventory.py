@@ -23,7 +23,7 @@ from unigen.data.shards import TAR_SUFFIXES
 from unigen.errors import CheckpointError, ConfigError
 
 ANY_WEIGHTS = (*WEIGHT_FILES, ADAPTER_WEIGHTS, *OPEN_CLIP_WEIGHTS, *LONG_CLIP_WEIGHTS)
-SHAPES_FOLDERS = ("shapes_short", "shapes_long", "conversations", "text", "tokenizer")
+SHAPES_FOLDERS = ("shapes_short", "shapes_long", "conversations", "text", "tokenizer", "prompts")
 """What `unigen data shapes` writes for training."""
 
 

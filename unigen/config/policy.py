@@ -52,6 +52,9 @@ class RewardConfig:
 class FlowRolloutConfig:
     """How a policy that draws along a flow (UAE's decoder) is rolled out. Defaults are those of Flow-GRPO."""
 
+    prompts: Literal["written", "given"] = "written"
+    """What is drawn: what the frozen language model writes of an image (by `grpo.caption`), or the captions or prompts of the
+    sources."""
     steps: int = 10
     guidance_scale: float = 4.5
     kind: Literal["sde", "cps"] = "sde"
@@ -77,7 +80,7 @@ class MaskRolloutConfig:
 
 @dataclass(frozen=True)
 class CaptionRolloutConfig:
-    """How captions are written and redrawn in the stage grpo_understanding."""
+    """How captions are written and redrawn in the stage grpo_understanding; and written in grpo_generation of UAE."""
 
     max_new_tokens: int = 512
     temperature: float = 1.0

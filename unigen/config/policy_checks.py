@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from unigen.config.flow_policy_checks import complain_of_flow
 from unigen.config.policy import FlowRolloutConfig, GrpoConfig, MaskRolloutConfig
 from unigen.errors import ConfigError
 
@@ -24,7 +25,8 @@ def check_policy(config: Config) -> None:
         if replace(config.grpo, rewards={}) != GrpoConfig():
             raise ConfigError(f"grpo is for stages that learn from rewards, but stage is {config.stage}; drop it")
         return
-    for complaint in (*_of_every_policy(config), *_of_captions(config)):
+    of_flow = complain_of_flow(config) if config.stage == "grpo_generation" and config.model.family == "uae" else ()
+    for complaint in (*_of_every_policy(config), *_of_captions(config), *of_flow):
         raise ConfigError(complaint)
 
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unigen.generation.steps import Decoding, step_runner
 from unigen.models.text_states import PromptStates, TextStates, join_states
-from unigen.objectives.flow_matching import NoiseKind, at_least_float32, euler_step, noisy_step
+from unigen.objectives.flow_matching import NoiseKind, Transition, at_least_float32, euler_step, noisy_step
 
 
 class FlowDecoder(Protocol):
@@ -169,6 +169,26 @@ def draw_with_gradient(
     return latents_BChw
 
 
+def transition(
+    decoder: FlowDecoder,
+    guidance: Guidance,
+    sample_BChw: Tensor,
+    numbers_B: Tensor,
+    sigmas_S: Tensor,
+    settings: RolloutSettings,
+) -> Transition:
+    """The distribution of what follows on each sample, in float32, with the gradient of the decoder.
+
+    Args:
+        numbers_B: of the noisy step that each sample is at.
+        sigmas_S: times from 1 to 0, one more than `settings.steps`.
+    """
+    times_S, places_B = sigmas_S.to(sample_BChw.device), numbers_B.to(sample_BChw.device)
+    sigma_B, next_B = times_S[places_B], times_S[places_B + 1]
+    velocity = guided_velocity(decoder, guidance, sample_BChw, sigma_B)
+    return noisy_step(settings.kind, sample_BChw, velocity, sigma_B, next_B, settings.noise_level, sigmas_S[1])
+
+
 @torch.no_grad()
 def roll_out(
     decoder: FlowDecoder, guidance: Guidance, noise: LatentNoise, sigmas_S: Tensor, settings: RolloutSettings
@@ -183,11 +203,12 @@ def roll_out(
     steps = []
     for number in range(settings.steps):
         sigma_B, next_B = sigmas_SB[number], sigmas_SB[number + 1]
-        velocity = guided_velocity(decoder, guidance, latents_BChw, sigma_B)
         if number not in settings.noisy_steps:
+            velocity = guided_velocity(decoder, guidance, latents_BChw, sigma_B)
             latents_BChw = euler_step(latents_BChw, velocity, sigma_B, next_B)
             continue
-        found = noisy_step(settings.kind, latents_BChw, velocity, sigma_B, next_B, settings.noise_level, sigmas_S[1])
+        numbers_B = torch.full((len(latents_BChw),), number)
+        found = transition(decoder, guidance, latents_BChw, numbers_B, sigmas_S, settings)
         next_BChw = found.mean + found.std * noise.draw()
         steps.append(RolledStep(number, latents_BChw, next_BChw, found.log_prob(next_BChw)))
         latents_BChw = next_BChw

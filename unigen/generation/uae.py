@@ -97,16 +97,12 @@ class UaePipeline(Pipeline):
         **settings: Any,
     ) -> Iterator[Image.Image]:
         chosen = settings_of("UAE", FlowSettings, settings)
-        side = latent_side(self.model.config, chosen.resolution or self.model.config.image_resolution)
         sigmas_S = sampling_sigmas(chosen.steps, self.model.config.shift)
         states = StatesOfPrompts(self)
         for batch in in_batches(requests, batch_size):
-            noise = LatentNoise([one.seed for one in batch], self._latent_shape(side), self.model.device)
+            noise = LatentNoise([one.seed for one in batch], self.latent_shape(chosen.resolution), self.model.device)
             guidance = self._guidance([one.prompt for one in batch], states, chosen)
-            latents_B = draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding)
-            # One by one: convolutions round differently in batches of other sizes, and an image at once takes enough memory.
-            for latents_1 in latents_B.split(1):
-                yield from self._images(latents_1)
+            yield from self.images_of(draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding))
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
         chosen = settings_of("UAE", CaptionSettings, settings)
@@ -126,12 +122,23 @@ class UaePipeline(Pipeline):
         with torch.no_grad():
             return self.model.prompt_states(ids, self.processor.tokenizer.pad_token_id)
 
+    def latent_shape(self, resolution: int | None = None) -> tuple[int, int, int]:
+        """Channels and sides of what is drawn, at the model's own resolution where none is given."""
+        side = latent_side(self.model.config, resolution or self.model.config.image_resolution)
+        return self.model.latent_channels, side, side
+
+    def images_of(self, latents_BChw: Tensor) -> Iterator[Image.Image]:
+        """Images of scaled latents, one by one: convolutions round differently in batches of other sizes, and an image at once
+        takes enough memory."""
+        for latents_1Chw in latents_BChw.split(1):
+            yield from self._images(latents_1Chw)
+
     def _guidance(self, prompts: list[str], states: StatesOfPrompts, chosen: FlowSettings) -> Guidance:
         found = states.find(prompts)
-        nulls = self._nulls(found, states, chosen) if is_guided(chosen.guidance_scale) else []
+        nulls = self.nulls_of(found, states, chosen) if is_guided(chosen.guidance_scale) else []
         return guide(found, nulls, chosen.guidance_scale, is_masked=self.model.config.decoder_text_mask)
 
-    def _nulls(
+    def nulls_of(
         self, found: Sequence[PromptStates], states: StatesOfPrompts, chosen: FlowSettings
     ) -> list[PromptStates]:
         """What guidance leads each image away from: a negative prompt that is asked for, or what the model has."""
@@ -140,9 +147,6 @@ class UaePipeline(Pipeline):
             return [one.blank() for one in found]
         own = config.negative_prompt if config.cfg_null == "negative_prompt" else ""
         return states.find([own if chosen.negative_prompt is None else chosen.negative_prompt]) * len(found)
-
-    def _latent_shape(self, side: int) -> tuple[int, int, int]:
-        return self.model.latent_channels, side, side
 
     @torch.no_grad()
     def _images(self, latents_B: Tensor) -> list[Image.Image]:

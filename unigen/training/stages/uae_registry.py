@@ -22,6 +22,7 @@ from unigen.rewards.reward import build_rewards
 from unigen.training.stages.caption_policy import CaptionPolicyStage
 from unigen.training.stages.captioning import CaptioningStage
 from unigen.training.stages.coldstart import ColdstartStage
+from unigen.training.stages.flow_policy import FlowPolicyStage
 from unigen.training.stages.longcap import LongcapStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.uae import UaeStage, UaeStart
@@ -32,6 +33,7 @@ STAGES: dict[str, type[UaeStage]] = {
     "longcap": LongcapStage,
     "coldstart": ColdstartStage,
     "grpo_understanding": CaptionPolicyStage,
+    "grpo_generation": FlowPolicyStage,
 }
 """By the name of the stage, those of the whole model."""
 
@@ -48,7 +50,7 @@ def build_uae_stage(config: Config, device: torch.device) -> Stage:
         return _coldstart_stage(config, device)
     kind = stage_kind(config)
     start = load_start(config, kind)
-    if issubclass(kind, CaptionPolicyStage):
+    if issubclass(kind, CaptionPolicyStage | FlowPolicyStage):
         return kind(config, build_rewards(config.grpo.rewards, config.data.root, device), start, device)
     return kind(config, start, device)
 

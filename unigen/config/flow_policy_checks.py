@@ -11,7 +11,7 @@ from unigen.config.policy import PUBLISHED_ENCODERS, CaptionRolloutConfig, GrpoC
 if TYPE_CHECKING:
     from unigen.config.schema import Config  # whose own check asks this module
 
-OF_WRITING = ("max_new_tokens", "temperature")
+OF_WRITING = ("max_new_tokens", "temperature", "batch_size")
 """All that is read of `grpo.caption`, where captions are written and not redrawn."""
 
 

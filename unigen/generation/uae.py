@@ -102,7 +102,9 @@ class UaePipeline(Pipeline):
         for batch in in_batches(requests, batch_size):
             noise = LatentNoise([one.seed for one in batch], self.latent_shape(chosen.resolution), self.model.device)
             guidance = self._guidance([one.prompt for one in batch], states, chosen)
-            yield from self.images_of(draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding))
+            yield from self.images_of(
+                draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding)
+            )
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
         chosen = settings_of("UAE", CaptionSettings, settings)

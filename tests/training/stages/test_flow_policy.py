@@ -168,6 +168,20 @@ def test_batches_of_any_size_give_the_same_gradient_and_empty_ones_none(
     assert not any(bool(gradient.any()) for gradient in zero.values())
 
 
+def test_layers_that_are_computed_again_give_the_same_gradient(
+    tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = policy_config(tiny_world, tmp_path, grpo={"kl_weight": 0.5})
+    (plain, samples), (again, _) = begun(config), begun(config, "training.recompute=full")
+    rollouts = learnt(plain, samples, monkeypatch)
+    found = []
+    for stage in (plain, again):
+        move(stage, 0.02)
+        found.append(loss_of(stage, list(stage.batches(rollouts)), stage.counts(rollouts)[LOSS]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert_near(found[1][1], found[0][1])
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_window_of_few_steps_is_all_that_is_noisy_and_trained(
     size: int, tiny_world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

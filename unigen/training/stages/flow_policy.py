@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 
+from unigen.config.schema import Config
 from unigen.data.draws import Draws
 from unigen.generation import flow
 from unigen.generation.pipeline import in_batches
@@ -26,11 +27,12 @@ from unigen.models.uae_cost import decoder_forward_flops, num_image_tokens
 from unigen.objectives.flow_matching import Transition, sampling_sigmas
 from unigen.objectives.policy_gradient import transition_divergence
 from unigen.rewards.judged import Judged
+from unigen.rewards.reward import WeightedRewards
 from unigen.training.stages.flow_terms import Guiding, batch_of, empty_terms, records_of, texts_of
 from unigen.training.stages.policy import LOSS, PolicyBatch, PolicyStage, PromptSample, Request, Rollout
 from unigen.training.stages.reference import adapter_off
 from unigen.training.stages.stage import Update
-from unigen.training.stages.uae import UaeStage
+from unigen.training.stages.uae import UaeStage, UaeStart
 from unigen.training.stages.wanted_images import WantedImagePreparer, prompts_of
 
 KL = "kl"
@@ -45,6 +47,9 @@ class FlowPolicyStage(PolicyStage, UaeStage):
     _window: tuple[int, int]
     """First noisy step of the global step's drawings, and the one after the last."""
 
+    def __init__(self, config: Config, rewards: WeightedRewards, start: UaeStart, device: torch.device) -> None:
+        super().__init__(config, rewards, config, start, device)
+
     @property
     def prepare(self) -> WantedImagePreparer:
         wanted, prompts = self._config.model, self._grpo.flow.prompts
@@ -55,13 +60,11 @@ class FlowPolicyStage(PolicyStage, UaeStage):
         return super().updates(samples)
 
     def roll_out(self, requests: Sequence[Request]) -> list[Rollout]:
-        seed, rows, caption = self._config.experiment.seed, self._rows, self._grpo.caption
         samples = {(one.sample.key, one.sample.visit): one.sample for one in requests}
-        writing = {"max_new_tokens": caption.max_new_tokens, "temperature": caption.temperature}
-        found = prompts_of(self.pipeline, list(samples.values()), seed, rows, **writing)
+        found = prompts_of(self.pipeline, samples.values(), self._config.experiment.seed, self._grpo.caption)
         words, states = dict(zip(samples, found, strict=True)), StatesOfPrompts(self.pipeline)
         asked = ((one, words[one.sample.key, one.sample.visit]) for one in requests)
-        return [rollout for batch in in_batches(asked, rows) for rollout in self._drawn(batch, states)]
+        return [rollout for batch in in_batches(asked, self._rows) for rollout in self._drawn(batch, states)]
 
     def batches(self, rollouts: Sequence[Rollout]) -> Iterator[PolicyBatch]:
         image_tokens = num_image_tokens(self.uae.config)

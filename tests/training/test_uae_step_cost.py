@@ -61,3 +61,47 @@ def test_keys_of_the_rollout_change_what_they_should() -> None:
     more = plan("grpo.group_size=16").flops_per_step
     assert more["writing"] == 2 * usual["writing"]
     assert more["vision_tower"] == pytest.approx(usual["vision_tower"] * 17 / 9)
+
+
+DRAWING = GRPO.with_name("grpo_generation.yaml")
+DRAWING_ADAPTER = 47_161_344
+"""Rank 32 on 303 layers of the joint attention."""
+DRAWN = 48 * 24
+
+
+@cache
+def drawing_plan(*overrides: str) -> RunPlan:
+    return plan_run(load_config(DRAWING, [*overrides, "data.root=nowhere"]), mfu=0.4)
+
+
+def test_the_adapter_of_the_decoder_has_303_layers_and_is_all_that_is_trained_or_averaged() -> None:
+    sizes = drawing_plan().parameters
+    assert (sizes["language_model"], sizes["projector"], sizes["decoder"]) == (LANGUAGE_MODEL, PROJECTOR, DECODER)
+    assert sizes["trained"] == sizes["adapters"] == DRAWING_ADAPTER
+    model = build_on_meta(load_config(DRAWING, ["data.root=nowhere"])).uae
+    assert model is not None
+    assert model.model is not None
+    names = [name for name, one in model.model.named_parameters() if one.requires_grad]
+    assert len(names) == 2 * 303
+    assert drawing_plan().memory_per_gpu["moving_average"] == 4 * DRAWING_ADAPTER
+
+
+def test_drawing_and_learning_take_the_forward_passes_of_their_steps() -> None:
+    uae = build_on_meta(load_config(DRAWING, ["data.root=nowhere"])).uae
+    assert uae is not None
+    forward = DRAWN * 2 * decoder_forward_flops(uae.sizes, 512 + 32)
+    usual = drawing_plan().flops_per_step
+    assert usual["drawing"] == 10 * forward
+    assert usual["decoder"] == (3 + 1) * 9 * forward
+    fast = drawing_plan("grpo.flow.trained_steps=2", "grpo.kl_weight=0", "grpo.kl_form=exact").flops_per_step
+    assert fast["decoder"] == 3 * 2 * forward
+    unguided = drawing_plan("grpo.flow.guidance_scale=1").flops_per_step
+    assert unguided["drawing"] == usual["drawing"] / 2
+    assert usual["writing"] == fast["writing"] > 0
+
+
+def test_layers_that_are_computed_again_keep_little() -> None:
+    again, kept = (drawing_plan(f"training.recompute={kind}").memory_per_gpu["activations"] for kind in ("full", "none"))
+    assert again < kept / 8
+    rows = 8 * 2 * 38 * (1024 + 544) * 2432 * 2
+    assert rows < again < 2.5 * rows

@@ -29,18 +29,18 @@ def caption_policy_flops(config: Config, uae: MetaUae) -> dict[str, float]:
     sizes, chosen = uae.sizes, config.grpo.caption
     images = sum(config.training.samples_per_step.values())
     captions = images * config.grpo.group_size
-    text, question, written = sizes.llm_config.text_config, _question_tokens(uae), chosen.max_new_tokens
+    text, question, written = sizes.llm_config.text_config, question_tokens(uae), chosen.max_new_tokens
     language, length, prompt = LanguageModelCost(text), question + written, written + MARKUP
     reading = language.forward_flops(length**2, length, written * text.vocab_size)
     branches = 2 if is_guided(chosen.guidance_scale) else 1
     return {
         # `generate` of transformers looks at the image of every row anew.
-        "vision_tower": (images + captions) * _vision_flops(uae),
+        "vision_tower": (images + captions) * vision_flops(uae),
         "writing": captions * language.reading_flops(question, written, text.vocab_size),
         "language_model": captions * (4 + bool(config.grpo.kl_weight)) * reading,
         "prompt_states": captions * language.forward_flops(prompt**2, prompt, 0),
         "decoder": captions * chosen.draw_steps * branches * decoder_forward_flops(sizes, prompt),
-        "image_auto_encoder": captions * _decode_image_flops(uae),
+        "image_auto_encoder": captions * decode_image_flops(uae),
     }
 
 
@@ -48,10 +48,10 @@ def caption_activation_bytes(config: Config, uae: MetaUae) -> int:
     """What the forward pass of a caption holds for its backward pass, without the one layer that is computed again at a time."""
     cost = LanguageModelCost(uae.sizes.llm_config.text_config)
     per_token = cost.activation_bytes_per_token(config.training.precision, config.training.recompute)
-    return per_token * (_question_tokens(uae) + config.grpo.caption.max_new_tokens)
+    return per_token * (question_tokens(uae) + config.grpo.caption.max_new_tokens)
 
 
-def _question_tokens(uae: MetaUae) -> int:
+def question_tokens(uae: MetaUae) -> int:
     """Of what asks for a caption, and of the image. Words have no more tokens than letters."""
     return _image_tokens(uae) + len(uae.sizes.caption_request) + MARKUP
 
@@ -63,14 +63,14 @@ def _image_tokens(uae: MetaUae) -> int:
     return side**2
 
 
-def _vision_flops(uae: MetaUae) -> float:
+def vision_flops(uae: MetaUae) -> float:
     """One image through the vision tower, as if every patch saw all others."""
     vision = uae.sizes.llm_config.vision_config
     patches = _image_tokens(uae) * vision.spatial_merge_size**2
     return 2.0 * uae.vision_parameters * patches + 4.0 * vision.depth * vision.hidden_size * patches**2
 
 
-def _decode_image_flops(uae: MetaUae) -> float:
+def decode_image_flops(uae: MetaUae) -> float:
     vae: Any = uae.vae
     side = latent_side(uae.sizes, uae.sizes.image_resolution)
     latents_1Chw = torch.empty(1, vae.config.latent_channels, side, side, device="meta")

@@ -187,7 +187,7 @@ def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
     training, parts = models.config.training, models.trained
     needs = {
         "weights_gradients_optimizer": _state_bytes(models),
-        "moving_average": 4 * count_parameters(parts) if training.ema_decay else 0,
+        "moving_average": 4 * count_parameters(parts, trained_only=True) if training.ema_decay else 0,
         "activations": _activation_bytes(models, load),
     }
     rows = models.row_config

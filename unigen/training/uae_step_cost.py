@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from unigen.config.schema import Config
 from unigen.training.caption_policy_cost import caption_activation_bytes, caption_policy_flops
+from unigen.training.flow_policy_cost import flow_activation_bytes, flow_policy_flops
 from unigen.training.uae_meta import MetaUae
 from unigen.training.uae_supervised_cost import (
     auto_encoder_flops,
@@ -22,9 +23,15 @@ FLOPS_OF_SAMPLE: dict[str, FlopsOfStage] = {
     "coldstart": coldstart_flops,
 }
 """By the name of the stage, those that learn from data: operations of one sample by part."""
-FLOPS_OF_STEP: dict[str, FlopsOfStage] = {"grpo_understanding": caption_policy_flops}
+FLOPS_OF_STEP: dict[str, FlopsOfStage] = {
+    "grpo_understanding": caption_policy_flops,
+    "grpo_generation": flow_policy_flops,
+}
 """By the name of the stage, those that learn from rewards: operations of one global step by part."""
-ACTIVATIONS_OF_ROLLOUT: dict[str, Callable[[Config, MetaUae], int]] = {"grpo_understanding": caption_activation_bytes}
+ACTIVATIONS_OF_ROLLOUT: dict[str, Callable[[Config, MetaUae], int]] = {
+    "grpo_understanding": caption_activation_bytes,
+    "grpo_generation": flow_activation_bytes,
+}
 
 
 def uae_step_flops(config: Config, uae: MetaUae) -> dict[str, float]:

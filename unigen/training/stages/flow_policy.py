@@ -44,6 +44,7 @@ class FlowPolicyStage(PolicyStage, UaeStage):
 
     adapted_side: ClassVar[Side] = "decoder"
     trained_parts: ClassVar[tuple[str, ...]] = ("decoder.",)
+    can_round_frozen: ClassVar[bool] = True
     _window: tuple[int, int]
     """First noisy step of the global step's drawings, and the one after the last."""
 

@@ -10,8 +10,8 @@ from unigen.errors import ConfigError
 
 SHAPES = Path(__file__).resolve().parents[2] / "configs" / "shapes" / "uae_grpo_generation.yaml"
 PROMPTS = "data.sources={asked: {task: t2i, format: prompts, paths: [prompts/train.jsonl]}}"
-GIVEN = ("grpo.flow.prompts=given", "training.samples_per_step={t2i: 4, mmu: 0}")
-OF_WORDS = "grpo.rewards={words: {kind: clip, compares: prompt}}"
+GIVEN = ("data.sources.images.weight=0", "grpo.flow.prompts=given", "training.samples_per_step={t2i: 4, mmu: 0}")
+OF_WORDS = "grpo.rewards.siglip.compares=prompt"
 NOT_WRITTEN = ("grpo.caption.max_new_tokens=512", "grpo.caption.temperature=1.0", "grpo.caption.batch_size=16")
 
 

@@ -143,7 +143,7 @@ def measure_on_meta(run: Callable[[], object]) -> MetaPass:
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):  # or a view of one
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 

@@ -4,16 +4,10 @@
 Every prompt is taken to be as long as it may be.
 """
 
-from typing import Any
-
-import torch
-
 from unigen.config.schema import Config
 from unigen.generation.flow import is_guided
-from unigen.models.cost import LanguageModelCost, measure_on_meta
-from unigen.models.text_states import TextStates
-from unigen.models.uae_config import latent_side
-from unigen.models.uae_cost import decoder_forward_flops, num_image_tokens
+from unigen.models.cost import LanguageModelCost
+from unigen.models.uae_cost import decoder_activation_bytes, decoder_forward_flops
 from unigen.training.caption_policy_cost import MARKUP, decode_image_flops, question_tokens, vision_flops
 from unigen.training.uae_meta import MetaUae
 
@@ -43,21 +37,9 @@ def flow_policy_flops(config: Config, uae: MetaUae) -> dict[str, float]:
 
 
 def flow_activation_bytes(config: Config, uae: MetaUae) -> int:
-    """What the forward pass of a term holds for its backward pass. Of layers that are computed again, what goes from one to the
-    next, and what one of them holds."""
-    sizes, tokens, model = uae.sizes.decoder_config, _prompt_tokens(config), uae.model
-    assert sizes is not None
-    assert model is not None
-    dtype, side = next(model.parameters()).dtype, latent_side(uae.sizes, uae.sizes.image_resolution)
-    velocity: Any = model.velocity
-    latents_1Chw = torch.empty(1, sizes["in_channels"], side, side, dtype=dtype, device="meta")
-    states_1TE = torch.empty(1, tokens, sizes["joint_attention_dim"], dtype=dtype, device="meta")
-    sigma_1 = torch.empty(1, device="meta")
-    kept = measure_on_meta(lambda: velocity(latents_1Chw, sigma_1, TextStates(states_1TE, None))).kept_bytes
-    if config.training.recompute == "full":
-        width = sizes["attention_head_dim"] * sizes["num_attention_heads"]
-        between = sizes["num_layers"] * (num_image_tokens(uae.sizes) + tokens) * width * dtype.itemsize
-        kept = between + kept // sizes["num_layers"]
+    """What the forward pass of a term holds for its backward pass."""
+    size = 2 if config.training.precision == "bfloat16" else 4
+    kept = decoder_activation_bytes(uae.sizes, _prompt_tokens(config), size, config.training.recompute)
     return _branches(config) * kept
 
 

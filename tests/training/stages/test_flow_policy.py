@@ -301,3 +301,20 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
 
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
+
+
+def test_a_reward_for_red_images_rises_and_shuffled_advantages_do_not_follow_it(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    grpo = {"group_size": 8, "flow": {"guidance_scale": 1}}
+    training = {"lora": None, "steps": 26, "rows_per_micro_batch": 16}
+    rises = []
+    for shuffled in (False, True):
+        folder = tmp_path / str(shuffled)
+        config = policy_config(tiny_world, folder, grpo={**grpo, "shuffle_advantages": shuffled}, training=training)
+        assert train(config, "optimizer.learning_rate=0.01", "experiment.checkpoint_every=0") == 0
+        rewards = [line["reward/total"] for line in metrics(folder / "run")]
+        rises.append(sum(rewards[-5:]) / 5 - sum(rewards[:5]) / 5)
+    spread = metrics(folder / "run")[0]["reward/group_deviation"]
+    assert rises[0] > 5 * spread
+    assert abs(rises[1]) < rises[0] / 2

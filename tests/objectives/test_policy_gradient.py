@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Advantages, the clipped loss and divergences: against their slow twins, and what holds of them by definition."""
+
 import math
 
 import numpy as np

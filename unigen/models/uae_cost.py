@@ -9,10 +9,10 @@ from unigen.models.uae_config import UaeConfig, latent_side
 TIME_FEATURES = 256
 """Sines and cosines that the decoder knows a time by."""
 KEPT_WIDTHS = {"none": 21, "selective": 11, "full": 1}
-"""What a layer keeps of a token for the backward pass, in widths, by what is computed again. All of it: the input of its two halves
-and what their norms make of it (4), queries, keys and values (3), the first two normalised (2), what attention and the product
-after it give (2), the feed-forward part before and after its activation (8), what it gives, and gates (2). No attention matrix:
-kernels never store it. `selective` keeps what products and attention give, and the layer's input; `full` the input."""
+"""What a layer keeps of a token for the backward pass, in widths, by what is computed again. All of it: the input of its two
+halves and what their norms make of it (4), queries, keys and values (3), the first two normalised (2), what attention and the
+product after it give (2), the feed-forward part before and after its activation (8), what it gives, and gates (2). No attention
+matrix: kernels never store it. `selective` keeps what products and attention give, and the layer's input; `full` the input."""
 
 
 def num_image_tokens(config: UaeConfig, resolution: int | None = None) -> int:

@@ -70,7 +70,7 @@ def put_together(folders: PartFolders) -> Uae:
     for part, folder in (("decoder", decoder), ("vae", vae)):
         weights |= {f"{part}.{name}": tensor for name, tensor in read_weights(folder).items()}
     weights["pooled_embedding"] = pooled_empty_prompt(folders.diffusion)
-    return assemble(config, weights, folders.language_model)
+    return assemble(config, weights, folders.language_model, torch.float32)
 
 
 def exchange_part(model: Uae, part: str, folder: Path) -> None:

@@ -234,7 +234,7 @@ def test_captions_are_written_as_the_key_says_and_may_be_empty(
     rollouts = learnt(stage, samples, monkeypatch)
     again = learnt(stage, samples[::-1], monkeypatch)
     assert {one.judged.prompt for one in rollouts} == {one.judged.prompt for one in again}
-    assert max(len(stage.template.tokenizer.encode(one.judged.prompt)) for one in rollouts) <= 3
+    assert len({one.judged.prompt for one in rollouts}) == len(samples)
     empty = [replace(sample, content=replace(sample.content, prompt="")) for sample in samples]
     (update,) = stage.updates(empty)
     assert update.counts[LOSS] == 18

@@ -55,8 +55,8 @@ def check(config: Config) -> None:
         f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
     )
     _require(
-        training.lora is None or config.stage in ROW_STAGES or config.model.family == "uae",
-        f"training.lora needs stage {', '.join(ROW_STAGES)}, not {config.stage}",
+        training.lora is None or config.stage in (*ROW_STAGES, "grpo_generation") or config.model.family == "uae",
+        f"training.lora needs stage {', '.join(ROW_STAGES)} or grpo_generation, not {config.stage}",
     )
     _require(
         training.loss_kernel == "chunked" or config.stage in ("pretrain", "sft"),

@@ -76,6 +76,13 @@ class MaskRolloutConfig:
     """Above 0 the probabilities are those of the guided logits."""
     temperature: float = 1.0
     """Of the noise on the confidences by which codes are kept; codes themselves are drawn at temperature 1."""
+    batch_size: int = 64
+    """Images that are drawn at once."""
+
+    @property
+    def has_guidance(self) -> bool:
+        """Whether a row without the prompt goes beside each row; a scale of 1 is that of the prompt alone, too."""
+        return self.guidance_scale not in (0.0, 1.0)
 
 
 @dataclass(frozen=True)

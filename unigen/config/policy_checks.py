@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unigen.config.flow_policy_checks import complain_of_flow
+from unigen.config.masked_policy_checks import complain_of_masked
 from unigen.config.policy import FlowRolloutConfig, GrpoConfig, MaskRolloutConfig
 from unigen.errors import ConfigError
 
@@ -25,9 +26,13 @@ def check_policy(config: Config) -> None:
         if replace(config.grpo, rewards={}) != GrpoConfig():
             raise ConfigError(f"grpo is for stages that learn from rewards, but stage is {config.stage}; drop it")
         return
-    of_flow = complain_of_flow(config) if config.stage == "grpo_generation" and config.model.family == "uae" else ()
-    for complaint in (*_of_every_policy(config), *_of_captions(config), *of_flow):
+    for complaint in (*_of_every_policy(config), *_of_captions(config), *_of_drawing(config)):
         raise ConfigError(complaint)
+
+
+def _of_drawing(config: Config) -> Iterator[str]:
+    if config.stage == "grpo_generation":
+        yield from {"unigen": complain_of_masked, "uae": complain_of_flow}[config.model.family](config)
 
 
 def _of_every_policy(config: Config) -> Iterator[str]:

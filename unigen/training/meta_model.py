@@ -28,7 +28,7 @@ from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import TASK_TOKENS, Vocabulary
 from unigen.training.optimizer import freeze
 from unigen.training.stages.contrast import CaptionContrast
-from unigen.training.stages.registry import as_trained, describe_model
+from unigen.training.stages.registry import DRAWING_STAGES, as_trained, describe_model
 from unigen.training.stages.tokenizer_registry import require_features
 from unigen.training.stages.unifork_registry import describe_unifork, unifork_config
 
@@ -162,7 +162,7 @@ def _add_unigen(models: MetaModels, stand_ins: dict[str, object]) -> None:
     tower = None
     if wanted.vision_tower:
         tower = VisionTower.from_config(_folder(models, wanted.vision_tower, stand_ins, "vision_tower"), "meta")
-    models.vision_tower = tower if config.stage != "dpo" else None  # which never reads
+    models.vision_tower = tower if config.stage not in DRAWING_STAGES else None
     unigen = _unigen_config(models, stand_ins)
     describe_model(unigen, config, unigen.code_offset, models.image_tokenizer)
     with torch.device("meta"):

@@ -30,6 +30,7 @@ from unigen.training.compilation import find_layers
 from unigen.training.fork_cost import fork_flops
 from unigen.training.meta_model import MetaModels
 from unigen.training.optimizer import is_hidden_matrix
+from unigen.training.masked_policy_cost import masked_policy_flops, masked_rows_per_prompt
 
 BYTES_PER_LOGIT = 12
 """Of the chunk of logits that is held at once: bfloat16, float32, their softmax, the gradient."""
@@ -54,7 +55,9 @@ class StepLoad:
 
 
 def rows_per_sample(config: Config) -> int:
-    """Two for a pair of images, as many as a group has for what a policy makes."""
+    """Two for a pair of images, as many as a group has for what a policy makes; of a UniGen a row for each step of each."""
+    if config.stage == "grpo_generation" and config.model.family == "unigen":
+        return masked_rows_per_prompt(config)
     if config.stage.startswith("grpo_"):
         return config.grpo.group_size
     return 2 if config.stage == "dpo" else 1
@@ -76,7 +79,11 @@ def step_load(models: MetaModels) -> StepLoad:
 
 def step_flops(models: MetaModels) -> dict[str, float]:
     """Operations of one global step by part, and their `total`."""
-    stages = {"tokenizer": _tokenizer_stage_flops, "vision": _vision_stage_flops}
+    stages = {
+        "tokenizer": _tokenizer_stage_flops,
+        "vision": _vision_stage_flops,
+        "grpo_generation": masked_policy_flops,
+    }
     of_stage = _uae_flops if models.uae is not None else stages.get(models.config.stage, _row_stage_flops)
     flops = of_stage(models)
     return {**flops, "total": sum(flops.values())}

@@ -72,7 +72,7 @@ def test_without_a_control_and_a_run_it_is_what_there_is(tmp_path: Path) -> None
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["paired"]) == ["after_minus_before"]
     assert report["reward"] == {}
-    assert "Drawings" not in (tmp_path / "out" / "report.html").read_text()
+    assert "<figure>" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

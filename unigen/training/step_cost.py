@@ -28,9 +28,9 @@ from unigen.objectives.cross_entropy import LOGITS_PER_CHUNK
 from unigen.sequence.mask_schedule import masked_ratio
 from unigen.training.compilation import find_layers
 from unigen.training.fork_cost import fork_flops
+from unigen.training.masked_policy_cost import masked_policy_flops, masked_rows_per_prompt
 from unigen.training.meta_model import MetaModels
 from unigen.training.optimizer import is_hidden_matrix
-from unigen.training.masked_policy_cost import masked_policy_flops, masked_rows_per_prompt
 
 BYTES_PER_LOGIT = 12
 """Of the chunk of logits that is held at once: bfloat16, float32, their softmax, the gradient."""

@@ -162,7 +162,7 @@ def open_steps(
     noise: MaskGitNoise,
     settings: MaskGitSettings,
     decoding: Decoding,
-) -> tuple[Step, list[tuple[Tensor, ...]]]:
+) -> tuple[Step, Sequence[tuple[Tensor, ...]]]:
     """Compute the prompts, and make ready what is repeated.
 
     Args:

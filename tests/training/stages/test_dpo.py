@@ -76,7 +76,7 @@ def nudge(stage: Stage) -> None:
     with torch.no_grad():
         for parameter in stage.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.mark.parametrize("sft_weight", [0.0, 0.5])

@@ -41,4 +41,4 @@ def test_backends_that_split_weights_are_refused(tiny_world: TinyWorld, tmp_path
     config = tiny_world.config(tmp_path, "grpo_generation")
     outcome = start_ranks("fsdp2.yaml", 2, tmp_path / "log.txt", "train", config)
     assert 2 in outcome.codes  # and with it the other ends
-    assert "stage is grpo_generation, which needs whole weights on a rank; do not start it with FSDP" in outcome.output
+    assert "stage is grpo_generation, which needs whole weights on a rank; start it with" in outcome.output

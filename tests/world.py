@@ -34,7 +34,6 @@ SOURCES = {
     "read": {**IMAGE_SOURCE, "task": "mmu"},
     "text": {"format": "parquet", "task": "lm", "paths": ["text"]},
     "prefer": {"format": "preferences", "task": "t2i", "paths": ["dpo/pairs.jsonl"]},
-    "asked": {"format": "prompts", "task": "t2i", "paths": ["prompts/train.jsonl"]},
     "ask": {"format": "conversations", "task": "mmu", "paths": ["conversations/shapes.json"]},
 }
 
@@ -83,12 +82,6 @@ def write_preferences(folder: Path, number: int = 24) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
 
 
-GRPO = {
-    "rewards": {"redness": {"kind": "callable", "function": "tests.toy_rewards:redness"}},
-    "group_size": 4,
-    "clip_range": 0.2,
-    "masked": {"steps": 4},
-}
 QWEN2 = {
     "model_type": "qwen2",
     "hidden_size": 32,
@@ -124,36 +117,23 @@ def _defaults(root: Path, folder: Path, stage: str) -> dict[str, Any]:
             "max_text_tokens": 256,
             **({"vision_tower": "tiny-siglip-vision"} if stage == "sft" else {}),
             **({"vision_tower": "tiny-siglip"} if stage == "vision" else {}),
-            **({"initialization": "pretrained", "pretrained": "tiny-unigen"} if stage in GOING_ON else {}),
+            **({"initialization": "pretrained", "pretrained": "tiny-unigen"} if stage == "dpo" else {}),
         },
         "data": {"root": str(root), "num_workers": 0, "lanes": 4, "sources": _sources(stage)},
         "optimizer": {"learning_rate": 0.003},
         "schedule": {"name": "constant"},
         "training": {
             "steps": 3,
-            "samples_per_step": _samples_per_step(stage),
+            "samples_per_step": {"t2i": 8} if stage in DRAWING_STAGES else {"t2i": 4, "mmu": 2, "lm": 2},
             "precision": "float32",
             "tokens_per_row": 384,
             "rows_per_micro_batch": 8,
         },
-        **({"grpo": GRPO} if stage == "grpo_generation" else {}),
     }
-
-
-def _samples_per_step(stage: str) -> dict[str, int]:
-    if stage == "grpo_generation":
-        return {"t2i": 2}  # each is a group of images
-    return {"t2i": 8} if stage in DRAWING_STAGES else {"t2i": 4, "mmu": 2, "lm": 2}
 
 
 def _sources(stage: str) -> dict[str, Any]:
-    names = {
-        "tokenizer": ["draw"],
-        "vision": ["draw"],
-        "dpo": ["prefer"],
-        "sft": ["draw", "ask", "text"],
-        "grpo_generation": ["asked"],
-    }
+    names = {"tokenizer": ["draw"], "vision": ["draw"], "dpo": ["prefer"], "sft": ["draw", "ask", "text"]}
     return {name: SOURCES[name] for name in names.get(stage, ["draw", "read", "text"])}
 
 
@@ -165,9 +145,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-GOING_ON = ("dpo", "grpo_generation")
-DRAWING_STAGES = ("tokenizer", "vision", *GOING_ON)
-WHOLE = ("sources", "samples_per_step", "rewards")
+DRAWING_STAGES = ("tokenizer", "vision", "dpo")
+WHOLE = ("sources", "samples_per_step")
 """Mappings that are replaced, not merged."""
 
 

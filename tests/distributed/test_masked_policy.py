@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.distributed.ranks import start_ranks
+from tests.masked_policy import policy_config
 from tests.world import TinyWorld, metrics, weights
 
 STEPS = 3
@@ -21,7 +22,7 @@ LOGGED = ("loss/policy", "reward/total", "reward/group_deviation", "policy/entro
 
 def test_two_processes_with_groups_of_their_own_make_the_run_of_one(tiny_world: TinyWorld, tmp_path: Path) -> None:
     for name, backend, number in (("one", "single_process", 1), ("two", "multi_gpu", 2)):
-        config = tiny_world.config(tmp_path / name, "grpo_generation", **SECTIONS)
+        config = policy_config(tiny_world, tmp_path / name, **SECTIONS)
         outcome = start_ranks(f"{backend}.yaml", number, tmp_path / f"{name}.txt", "train", config)
         assert outcome.codes == [0] * number, outcome.output[-3000:]
     ranks = [json.loads((tmp_path / f"two/run/rank-{rank}.json").read_text()) for rank in range(2)]
@@ -38,7 +39,7 @@ def test_two_processes_with_groups_of_their_own_make_the_run_of_one(tiny_world: 
 
 
 def test_backends_that_split_weights_are_refused(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    config = tiny_world.config(tmp_path, "grpo_generation")
+    config = policy_config(tiny_world, tmp_path)
     outcome = start_ranks("fsdp2.yaml", 2, tmp_path / "log.txt", "train", config)
     assert 2 in outcome.codes  # and with it the other ends
     assert "stage is grpo_generation, which needs whole weights on a rank; start it with" in outcome.output

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.masked_policy import policy_config
 from tests.tiny import tiny_unigen
 from tests.training.stages.test_dpo import nudge
 from tests.training.steps import assert_equal_gradients, first_step, gradients
 from tests.training.test_checkpoint import assert_equal_weights
 from tests.world import TinyWorld, metrics, train, weights
+from unigen.cli.main import main
 from unigen.models.checkpoints import load_unigen
 from unigen.reference.maskgit import trajectory_log_probs_slowly
 from unigen.reference.policy_gradient import clipped_loss_slowly
@@ -28,7 +30,7 @@ LORA = {"lora": {"rank": 2, "alpha": 4}}
 
 @pytest.fixture
 def config(tiny_world: TinyWorld, tmp_path: Path) -> Path:
-    return tiny_world.config(tmp_path, "grpo_generation")
+    return policy_config(tiny_world, tmp_path)
 
 
 def opened(config: Path, *overrides: str) -> tuple[MaskedPolicyStage, list[PromptSample]]:
@@ -144,7 +146,7 @@ def test_steps_that_fix_no_code_have_no_rows(config: Path) -> None:
 
 
 def test_the_divergence_is_from_the_model_without_its_adapter(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    config = tiny_world.config(tmp_path, "grpo_generation", training=LORA, grpo={"kl_weight": 0.5})
+    config = policy_config(tiny_world, tmp_path, training=LORA, grpo={"kl_weight": 0.5})
     stage, samples = opened(config)
     rollouts = drawn(stage, samples[:1])
     (batch,) = stage.batches(rollouts)
@@ -168,9 +170,9 @@ def test_a_run_draws_more_of_what_is_rewarded_and_not_where_advantages_are_shuff
 ) -> None:
     found = {}
     for name, shuffled in (("policy", False), ("control", True)):
-        config = tiny_world.config(
+        config = policy_config(
+            tiny_world,
             tmp_path / name,
-            "grpo_generation",
             grpo={"group_size": 8, "shuffle_advantages": shuffled, "masked": {"steps": 2}},
             training={"rows_per_micro_batch": 32},
         )
@@ -191,7 +193,7 @@ def test_a_run_draws_more_of_what_is_rewarded_and_not_where_advantages_are_shuff
 def test_a_stopped_run_goes_on_bitwise(tiny_world: TinyWorld, tmp_path: Path, training: dict[str, Any]) -> None:
     grpo = {"updates_per_rollout": 2, **({"kl_weight": 0.1} if training else {})}
     whole, stopped = (
-        tiny_world.config(tmp_path / name, "grpo_generation", training={**training, "ema_decay": 0.9}, grpo=grpo)
+        policy_config(tiny_world, tmp_path / name, training={**training, "ema_decay": 0.9}, grpo=grpo)
         for name in ("whole", "stopped")
     )
     assert train(whole, "training.steps=4") == 0
@@ -206,7 +208,7 @@ def test_images_without_a_reward_are_named_and_the_run_goes_on(
     tiny_world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewards = {"redness": {"kind": "callable", "function": "tests.toy_rewards:redness_of_some"}}
-    assert train(tiny_world.config(tmp_path, "grpo_generation", grpo={"rewards": rewards})) == 0
+    assert train(policy_config(tiny_world, tmp_path, grpo={"rewards": rewards})) == 0
     lines = metrics(tmp_path / "run")
     assert any(0 < line["reward/missing_fraction"] < 1 for line in lines)
     assert all(math.isfinite(line["loss/policy"]) for line in lines if "loss/policy" in line)
@@ -216,7 +218,7 @@ def test_images_without_a_reward_are_named_and_the_run_goes_on(
 
 def test_where_all_images_are_as_good_nothing_changes(tiny_world: TinyWorld, tmp_path: Path) -> None:
     rewards = {"same": {"kind": "callable", "function": "tests.toy_rewards:sameness"}}
-    assert train(tiny_world.config(tmp_path, "grpo_generation", grpo={"rewards": rewards})) == 0
+    assert train(policy_config(tiny_world, tmp_path, grpo={"rewards": rewards})) == 0
     assert all(line["groups/without_spread"] == 1 for line in metrics(tmp_path / "run"))
     assert_equal_weights(weights(tmp_path / "run"), weights(tiny_world.root / "checkpoints" / "tiny-unigen"))
 
@@ -225,7 +227,7 @@ def test_an_adapter_is_all_that_is_trained_and_saved(tiny_world: TinyWorld, tmp_
     """Over a model that reads through a tower: its projector stays as it is and is not saved again."""
     base = tiny_unigen(tmp_path / "base", reads_features=True)
     model = {"pretrained": str(base), "vision_tower": "tiny-siglip-vision"}
-    assert train(tiny_world.config(tmp_path, "grpo_generation", model=model, training=LORA)) == 0
+    assert train(policy_config(tiny_world, tmp_path, model=model, training=LORA)) == 0
     assert all("lora_" in name for name in weights(tmp_path / "run"))
     saved = load_unigen(tmp_path / "run/checkpoint-3/unwrapped_model", tiny_world.root)
     before, after = load_unigen(base).state_dict(), saved.state_dict()
@@ -239,7 +241,7 @@ def test_prompts_that_have_no_room_are_left_out_and_counted(tiny_world: TinyWorl
     asked = tmp_path / "asked.txt"
     asked.write_text("\n".join(lines))
     sources = {"asked": {"format": "prompts", "task": "t2i", "paths": [str(asked)]}}
-    config = tiny_world.config(tmp_path, "grpo_generation", data={"sources": sources, "max_bad_fraction": 1.0})
+    config = policy_config(tiny_world, tmp_path, data={"sources": sources, "max_bad_fraction": 1.0})
     assert train(config, "training.steps=2") == 0
     assert metrics(tmp_path / "run")[-1]["data/bad/too_long"] >= 1
 
@@ -266,3 +268,8 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     assert train(config, override) == 2
     assert named in capsys.readouterr().err
+
+
+def test_there_is_nothing_to_inspect_before_the_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", str(config), "--output", str(config.parent / "page.html")]) == 2
+    assert "draws what it learns from while it runs" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by run_pretraining.sh, run_sft.sh and run_cotv.sh: reads their flags and starts `unigen train` on one or more processes.
+# Sourced by run_pretraining.sh, run_sft.sh, run_cotv.sh and run_grpo.sh: reads their flags and starts `unigen train` on one or more processes.
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

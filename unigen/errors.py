@@ -42,6 +42,16 @@ class EvaluationError(UnigenError):
     """A benchmark or an annotation that is incomplete, belongs to another run or whose judge cannot be trusted."""
 
 
+class RewardError(UnigenError):
+    """An image that a reward cannot score."""
+
+
+class RewardServerError(RewardError):
+    """A server of rewards that stays away: no image can be scored now, later any may."""
+
+    is_mistake = False
+
+
 class RanksApartError(UnigenError):
     """One process of several met what the others did not, so that they cannot go on together; the same command goes on with what
     is done."""

@@ -45,6 +45,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_there_are_recipes_of_every_world() -> None:
     assert {"unigen_1_5b/unigen_pt1.yaml", "unigen_1_5b/unigen_pt2.yaml", "unigen_1_5b/unigen_sft.yaml"} <= set(NAMES)
     assert {f"unifork_0_5b/{stage}.yaml" for stage in UNIFORK_STAGES} <= set(NAMES)
+    assert {"uae/longcap.yaml", "uae/coldstart.yaml", "shapes/uae_vae.yaml", "shapes/uae_captioner.yaml"} <= set(NAMES)
     assert {"shapes/tokenizer.yaml", "shapes/vision.yaml", "shapes/pt1.yaml"} <= set(NAMES)
 
 
@@ -110,6 +111,18 @@ def test_preference_optimisation_has_its_exact_sizes(capsys: pytest.CaptureFixtu
     assert plan["flops_per_step"]["image_tokenizer"] == pytest.approx(160 * 355e9, rel=0.01)
     lighter = _dry_run(capsys, FULL_SIZE / "unigen_dpo.yaml", "dpo.reference=precomputed")
     assert plan["memory_per_gpu"]["total"] - lighter["memory_per_gpu"]["total"] == 4 * 1_560_028_160
+
+
+@pytest.mark.parametrize(
+    ("stage", "trained"),
+    [("longcap", 8_056_627_520 + 50_343_936), ("coldstart", 3_754_622_976 - 668_684_288 + 8_056_627_520 + 50_343_936)],
+)
+def test_a_stage_of_uae_has_its_exact_sizes(stage: str, trained: int, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = _dry_run(capsys, CONFIGS / "uae" / f"{stage}.yaml")
+    parameters = plan["parameters"]
+    assert (parameters["decoder"], parameters["language_model"]) == (8_056_627_520, 3_754_622_976)
+    assert (parameters["projector"], parameters["trained"]) == (50_343_936, trained)
+    assert plan["steps"] == {"longcap": 2735, "coldstart": 1000}[stage]
 
 
 ALL, CONNECTOR, DEPTH_TRANSFORMER, BRANCH = 1_076_643_072, 1_723_904, 401_936_896, 12 * 14_912_384 + 896

@@ -95,5 +95,6 @@ def test_no_file_is_too_long_to_read() -> None:
 
 
 def test_no_room_has_content_in_its_init() -> None:
-    inits = [file for file in FILES if file.name == "__init__.py" and file.parent != PACKAGE]
+    public = {PACKAGE, PACKAGE / "rewards"}  # whose first page names what users write code against
+    inits = [file for file in FILES if file.name == "__init__.py" and file.parent not in public]
     assert [str(file) for file in inits if file.read_text(encoding="utf-8").strip()] == []

@@ -128,6 +128,13 @@ def test_what_preference_optimisation_cannot_do_is_refused(sections: dict[str, A
         sound_config(**{**fits, **sections})
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "dpo", "tokenizer"])
+def test_prompts_without_images_are_for_the_stage_that_draws_them(stage: Any) -> None:
+    asked = {"asked": SourceConfig("t2i", "prompts", ["prompts/train.jsonl"])}
+    with pytest.raises(ConfigError, match=r"data\.sources\.asked\.format is prompts"):
+        sound_config(stage=stage, data=DataConfig(sources=asked))
+
+
 def test_the_message_is_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         sound_config(training=TrainingConfig(samples_per_step={"lm": 1}))

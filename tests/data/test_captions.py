@@ -21,6 +21,12 @@ from unigen.data.faults import SampleRefused
 from unigen.errors import ConfigError
 
 
+def test_a_prompt_of_several_words_asks_for_captions_itself() -> None:
+    assert load_prompts("What does this show?") == ("What does this show?",)
+    with pytest.raises(ConfigError, match="medium"):
+        load_prompts("medium")
+
+
 def clean(caption: str, short_prob: float = 0.0, seed: int = 0) -> str:
     return clean_caption(caption, lambda: np.random.default_rng(seed), short_prob=short_prob)
 

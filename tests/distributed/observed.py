@@ -19,6 +19,7 @@ from unigen.cli.main import main
 from unigen.data.batch import Sample
 from unigen.training import loop
 from unigen.training.metrics import MetricsLog
+from unigen.training.stages.policy import PolicyStage
 from unigen.training.stages.stage import Stage
 
 KILL = "UNIGEN_TEST_KILL"
@@ -33,7 +34,8 @@ class ObservedTrainer(loop.Trainer):
 
     def _agree(self, samples: Sequence[Sample], *others: Any) -> Any:
         self._keys.append([sample.key for sample in samples])
-        self._tasks.append(sorted(self.stage.counts(samples)))
+        # What a policy has terms of is known once it has acted.
+        self._tasks.append([] if isinstance(self.stage, PolicyStage) else sorted(self.stage.counts(samples)))
         return super()._agree(samples, *others)
 
     def run(self, *arguments: Any) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Advantages, the clipped loss and divergences against slow twins and by their properties."""
+"""Advantages, the clipped loss and divergences: against their slow twins, and what holds of them by definition."""
 
 import math
 

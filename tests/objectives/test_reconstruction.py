@@ -93,3 +93,13 @@ def test_hinge_losses_stop_at_the_margin() -> None:
     assert losses.discriminator_hinge_loss(sure, -sure).tolist() == [0.0, 0.0]
     assert losses.discriminator_hinge_loss(unsure, unsure).tolist() == [1.0, 1.0]
     assert losses.generator_hinge_loss(sure).tolist() == [-2.0, -2.0]
+
+
+def test_the_divergence_from_the_standard_normal_is_torchs_own() -> None:
+    mean, log_variance = noise(3, 4, 2, 2), noise(3, 4, 2, 2, seed=1)
+    normal, standard = (
+        torch.distributions.Normal(mean, (0.5 * log_variance).exp()),
+        torch.distributions.Normal(0.0, 1.0),
+    )
+    expected = torch.distributions.kl_divergence(normal, standard).flatten(1).mean(1)
+    torch.testing.assert_close(losses.divergence_from_normal(mean, log_variance), expected)

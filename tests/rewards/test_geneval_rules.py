@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from unigen.data.detection import Detection
@@ -131,3 +132,41 @@ def test_colours_are_wanted_of_the_best_detections_where_there_are_enough() -> N
     cats = [found("cat", score) for score in (0.5, 0.9, 0.7)]
     assert [one.score for one in candidates_for_color(two_red, [*cats, found("dog")], Thresholds())] == [0.9, 0.7]
     assert candidates_for_color(two_red, cats[:1], Thresholds()) == []
+
+
+RED_CAT_AND_DOG = wanted("color_attr", {"class": "cat", "count": 1, "color": "red"}, {"class": "dog", "count": 1})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "detections", "share"),
+    [
+        (RED_CAT_AND_DOG, [found("cat", color="red"), found("dog")], 1.0),
+        (RED_CAT_AND_DOG, [found("cat", color="blue"), found("dog")], 2 / 3),
+        (RED_CAT_AND_DOG, [found("dog")], 1 / 3),
+        (RED_CAT_AND_DOG, [], 0.0),
+        (CAT_LEFT_OF_DOG, [found("dog"), found("cat")], 2 / 3),
+        (CAT_LEFT_OF_DOG, [found("cat")], 1 / 3),
+        (COUNT_TWO, [found("cat")] * 2, 1.0),
+        (COUNT_TWO, [found("cat")] * 3, 0.0),
+        (COUNT_TWO, [found("cat")], 0.0),
+        (COUNT_TWO, [], 0.0),
+        (wanted("single_object"), [], 1.0),
+    ],
+)
+def test_the_share_that_is_right_counts_numbers_colours_and_positions(
+    prompt: dict[str, Any], detections: list[Detection], share: float
+) -> None:
+    assert judge(prompt, detections).share == pytest.approx(share)
+
+
+def test_all_of_the_share_means_correct_and_nothing_less_does() -> None:
+    rng = np.random.default_rng(0)
+    boxes: list[Box] = [(0, 0, 10, 10), (50, 0, 60, 10)]
+    verdicts = []
+    for prompt in (COUNT_TWO, RED_CAT, CAT_LEFT_OF_DOG, RED_CAT_AND_DOG):
+        for _ in range(100):
+            names, colors = rng.choice(["cat", "dog"], 3), rng.choice(["red", "blue"], 3)
+            detections = [found(n, color=c, box=boxes[rng.integers(2)]) for n, c in zip(names, colors, strict=True)]
+            verdicts.append(judge(prompt, detections[: rng.integers(1, 4)]))
+    assert all((verdict.share == 1) is verdict.correct and 0 <= verdict.share <= 1 for verdict in verdicts)
+    assert 50 < sum(verdict.correct for verdict in verdicts) < 350

@@ -17,8 +17,9 @@ PT2 = "configs/unigen_1_5b/unigen_pt2.yaml"
 SFT = "configs/unigen_1_5b/unigen_sft.yaml"
 DPO = "configs/unigen_1_5b/unigen_dpo.yaml"
 COTV = "configs/unigen_1_5b/unigen_cotv_post_sft.yaml"
+GRPO = "configs/uae/grpo_understanding.yaml"
 
-# The training commands of the UniGen README: script, flags, the `unigen` arguments they become.
+# The training commands of the UniGen README, and one of UAE: script, flags, the `unigen` arguments they become.
 README_COMMANDS = {
     "stage 1": (
         "run_pretraining.sh",
@@ -65,13 +66,18 @@ README_COMMANDS = {
         },
         [COTV, "experiment.output_dir=out", "model.pretrained=unigen_dpo/unwrapped_model"],
     ),
+    "grpo": (
+        "run_grpo.sh",
+        {"experiment_config": GRPO, "pretrained_model": "uae_coldstart", "output_dir": "out"},
+        [GRPO, "experiment.output_dir=out", "model.pretrained=uae_coldstart"],
+    ),
 }
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with the configurations and an environment whose python prints its arguments, one per line."""
-    for config in (PT1, PT2, SFT, DPO, COTV):
+    for config in (PT1, PT2, SFT, DPO, COTV, GRPO):
         (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / config).touch()
     _program(tmp_path / "environment" / "bin" / "python", 'printf "%s\\n" "$@"\necho "CPU=${ACCELERATE_USE_CPU:-}"')

@@ -31,6 +31,20 @@ def shapes(output: Path, seed: int, num_images: int, num_question_images: int, r
     click.echo(json.dumps(manifest) if as_json else f"the world of shapes lies in {output}")
 
 
+@command.command(name="shapes-processor")
+@click.option("--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--resolution", default=32, show_default=True, help="Side of the images in pixels.")
+@click.option(
+    "--patch-size", default=4, show_default=True, help="Of the vision tower of configs/models/shapes-qwen2-vl."
+)
+def shapes_processor(output: Path, resolution: int, patch_size: int) -> None:
+    """Write what puts images and words before a small UAE: a text tokenizer, a chat template and an image processor."""
+    from unigen.data.shapes import processor
+
+    processor.shapes_processor(side=resolution, patch_size=patch_size).save_pretrained(output)
+    click.echo(f"wrote {output}")
+
+
 @command.command()
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
 @click.argument("overrides", metavar="[key=value ...]", nargs=-1)

@@ -2,7 +2,7 @@
 """`unigen study`: the reports of comparisons over several stages and training seeds."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,7 @@ def alignment(folder: Path, as_json: bool) -> None:
     from unigen.evaluation.alignment_study import PAGE_NAME, write_alignment_report
 
     summary = write_alignment_report(folder)
-    differences = (
-        f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}"
-        for name, found in summary["paired"].items()
-    )
-    _say(summary, differences, folder / PAGE_NAME, as_json)
+    _say(summary, _paired(summary), folder / PAGE_NAME, as_json)
 
 
 @command.command(
@@ -48,6 +44,41 @@ def unifork(folder: Path, as_json: bool) -> None:
     summary = write_unifork_report(folder)
     findings = (f"{one['title']}. {one['text']}" for one in summary["findings"])
     _say(summary, findings, folder / PAGE_NAME, as_json)
+
+
+EVALUATION = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+@command.command(
+    help="What learning from rewards brings: report.json and report.html over BEFORE and AFTER, the folders of `unigen evaluate` "
+    "over geneval_shapes before training and after it, one AFTER a training seed."
+)
+@click.argument("before", type=EVALUATION)
+@click.argument("after", nargs=-1, required=True, type=EVALUATION)
+@click.option("--control", multiple=True, type=EVALUATION, help="The same after training with shuffled advantages.")
+@click.option("--run", "runs", multiple=True, type=EVALUATION, help="Output folder of a training run, for its curves.")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the report."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, that of report.json.")
+def policy(
+    before: Path,
+    after: tuple[Path, ...],
+    control: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    output: Path,
+    as_json: bool,
+) -> None:
+    from unigen.evaluation.policy_study import PAGE_NAME, PolicyStudy, write_policy_report
+
+    summary = write_policy_report(PolicyStudy.read(before, after, control, runs), output)
+    _say(summary, _paired(summary), output / PAGE_NAME, as_json)
+
+
+def _paired(summary: dict[str, Any]) -> Iterator[str]:
+    """A line for each difference, with its interval."""
+    for name, found in summary["paired"].items():
+        yield f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}"
 
 
 def _say(summary: dict[str, Any], lines: Iterable[str], page: Path, as_json: bool) -> None:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from unigen.config.folders import LONG_CLIP_WEIGHTS
+from unigen.config.policy import PUBLISHED_ENCODERS, RewardConfig
 from unigen.config.schema import Config
 from unigen.errors import ConfigError
 
@@ -78,6 +80,16 @@ ASSETS: dict[str, Asset] = {
             "see its page",
             TRANSFORMERS_FILES,
         ),
+        _transformers("dinov2-large", "facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"),
+        Asset(
+            "dinov3-vitl16-pretrain-lvd1689m",
+            "facebook/dinov3-vitl16-pretrain-lvd1689m",
+            "model",
+            "ea8dc2863c51be0a264bab82070e3e8836b02d51",
+            "DINOv3 License; gated",
+            TRANSFORMERS_FILES,
+        ),
+        Asset("LongCLIP-L", "BeichenZhang/LongCLIP-L", "model", None, "see its page", (LONG_CLIP_WEIGHTS[0],)),
         Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),
         Asset("vila-u-7b-256", "mit-han-lab/vila-u-7b-256", "model", None, "see its page", ("vision_tower/*",)),
         Asset("UAE", "zhiyuanyan1/UAE", "model", None, "see its page"),
@@ -127,11 +139,13 @@ class Wanted:
 
 def wanted_by(config: Config) -> list[Wanted]:
     """All checkpoints and datasets that training with `config` will read, in the order of its keys."""
-    return [*_wanted_models(config), *_wanted_data(config)]
+    return [*_wanted_models(config), *_wanted_encoders(config), *_wanted_data(config)]
 
 
 def _wanted_models(config: Config) -> list[Wanted]:
     model = config.model
+    if model.family == "uae":
+        return _wanted_by_uae(config)
     if config.stage in ("tokenizer", "vision"):
         names = {"model.image_tokenizer": model.image_tokenizer} if config.stage == "tokenizer" else {}
         names |= {"model.vision_tower": model.vision_tower} if model.vision_tower else {}
@@ -145,6 +159,35 @@ def _wanted_models(config: Config) -> list[Wanted]:
     if model.vision_tower:
         wanted.append(Wanted("model.vision_tower", model.vision_tower, "weights"))
     return wanted
+
+
+def _wanted_by_uae(config: Config) -> list[Wanted]:
+    model, parts = config.model, config.model.uae
+    is_vae, draws = config.stage == "tokenizer", model.initialization == "random"
+    named = {"model.uae.decoder": parts.decoder, "model.uae.vae": parts.vae}
+    wanted = [Wanted(key, name, "config" if is_vae and draws else "weights") for key, name in named.items() if name]
+    if model.pretrained:
+        wanted.append(Wanted("model.pretrained", model.pretrained, "weights"))
+    elif not draws:
+        part = "vae" if is_vae else "transformer"
+        wanted.append(Wanted("model.uae.diffusion", f"{parts.diffusion}/{part}", "weights"))
+    if not is_vae and not model.pretrained:
+        wanted.append(Wanted("model.language_model", model.language_model, "config" if draws else "weights"))
+    if not is_vae and model.text_tokenizer:
+        wanted.append(Wanted("model.text_tokenizer", model.text_tokenizer, "tokenizer", "unigen data shapes-processor"))
+    return wanted
+
+
+def _wanted_encoders(config: Config) -> list[Wanted]:
+    """What rewards compare images by."""
+    rewards: dict[str, RewardConfig] = {f"grpo.rewards.{name}": reward for name, reward in config.grpo.rewards.items()}
+    if config.stage == "coldstart":
+        rewards["coldstart.encoder"] = config.coldstart.encoder
+    return [
+        Wanted(f"{key}.model", reward.model or PUBLISHED_ENCODERS[reward.kind], "weights")
+        for key, reward in rewards.items()
+        if reward.kind in PUBLISHED_ENCODERS
+    ]
 
 
 def _wanted_data(config: Config) -> list[Wanted]:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Combinations of settings that cannot work, refused before anything loads: each names the key, the value and the remedy."""
 
+from unigen.config.policy_checks import check_policy
 from unigen.config.ranges import check_ranges
+from unigen.config.rewards import check_rewards, check_similarity_encoder
 from unigen.config.schema import (
     CAPTION_FORMATS,
+    IMAGE_RECORD_FORMATS,
     RECORD_FORMATS,
     ROW_STAGES,
     TASKS,
@@ -13,6 +16,8 @@ from unigen.config.schema import (
     ModelConfig,
     SourceConfig,
 )
+from unigen.config.uae import UaeModelConfig
+from unigen.config.uae_checks import UAE_ALONE, check_uae
 from unigen.errors import ConfigError
 
 
@@ -43,15 +48,15 @@ def check(config: Config) -> None:
         config.stage != "vision" or config.model.vision_tower is not None,
         "stage vision trains a vision tower, but model.vision_tower is null; name its folder",
     )
-    if config.stage == "tokenizer":
+    if config.stage == "tokenizer" and config.model.family != "uae":
         _check_tokenizer_stage(config)
     _require(
         config.model.initialization == "pretrained" or config.model.pretrained is None,
         f"model.initialization is random and model.pretrained is {config.model.pretrained}; drop one of them",
     )
     _require(
-        training.lora is None or config.stage in ROW_STAGES,
-        f"training.lora needs stage {', '.join(ROW_STAGES)}, not {config.stage}",
+        training.lora is None or config.stage in (*ROW_STAGES, "grpo_generation") or config.model.family == "uae",
+        f"training.lora needs stage {', '.join(ROW_STAGES)} or grpo_generation, not {config.stage}",
     )
     _require(
         training.loss_kernel == "chunked" or config.stage in ("pretrain", "sft"),
@@ -59,11 +64,23 @@ def check(config: Config) -> None:
     )
     if config.stage == "dpo":
         _check_dpo(config)
+    check_rewards(config.stage, config.grpo.rewards)
+    check_policy(config)
+    if config.stage == "coldstart":
+        check_similarity_encoder("coldstart.encoder", config.coldstart.encoder)
 
 
 def _check_family(config: Config) -> None:
     """Keys that a family would never read are refused, like unknown ones."""
     model, training = config.model, config.training
+    if model.family == "uae":
+        check_uae(config)
+        return
+    _require(
+        config.stage not in UAE_ALONE,
+        f"stage {config.stage} trains a UAE, but model.family is {model.family}; set model.family=uae",
+    )
+    _require(model.uae == UaeModelConfig(), f"model.uae is UAE's, but model.family is {model.family}; drop it")
     if model.family == "unigen":
         _require(model.fork == ForkConfig(), "model.fork is UniFork's, but model.family is unigen; drop it")
         return
@@ -143,7 +160,7 @@ def _check_numbers(config: Config) -> None:
         f"training.ema_decay is {decay}; give a value in (0, 1), such as 0.9999, or null",
     )
     _require(
-        training.tokens_per_row > config.model.max_text_tokens,
+        config.model.family == "uae" or training.tokens_per_row > config.model.max_text_tokens,
         f"training.tokens_per_row is {training.tokens_per_row}, less than the longest sample with its "
         f"model.max_text_tokens={config.model.max_text_tokens} and image; samples are packed whole",
     )
@@ -162,7 +179,7 @@ def _check_sources(config: Config) -> None:
         _require(source.weight >= 0, f"{place}.weight is {source.weight}; give 0 or more")
         foreign = {
             "take": bool(source.take) and source.format not in RECORD_FORMATS,
-            "images": source.images is not None and source.format not in RECORD_FORMATS,
+            "images": source.images is not None and source.format not in IMAGE_RECORD_FORMATS,
             "first_files": source.first_files is not None and source.format not in RECORD_FORMATS,
             "caption_key": source.caption_key is not None
             and (source.format not in ("webdataset", "codes") or source.conversations_key is not None),
@@ -193,6 +210,11 @@ def _check_sources(config: Config) -> None:
             "other stage on any",
         )
         _require(
+            source.weight == 0 or source.format != "prompts" or config.stage == "grpo_generation",
+            f"{place}.format is prompts, which have no image to learn from, but this is stage {config.stage}: grpo_generation "
+            "alone draws them itself",
+        )
+        _require(
             source.format != "codes" or reads_codes(config, source.task),
             f"{place}.format is codes, but stage {config.stage} looks at the images of task {source.task} themselves; "
             "name what they were made of",
@@ -214,7 +236,8 @@ def reads_padded(model: ModelConfig, task: str) -> bool:
 
 def reads_codes(config: Config, task: str) -> bool:
     """Whether images of a task enter the rows of a run as codes of the image tokenizer, and in no other way."""
-    return config.stage in ROW_STAGES and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
+    is_in_rows = config.stage in ROW_STAGES and config.model.family != "uae"
+    return is_in_rows and (task == "t2i" or (task == "mmu" and config.model.vision_tower is None))
 
 
 def _check_tasks(config: Config) -> None:

@@ -28,6 +28,13 @@ WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
 )
+OPEN_CLIP_FILE = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+LONG_CLIP_WEIGHTS = ("longclip-L.pt", "longclip-B.pt")
 
 
 def find_model(
@@ -62,13 +69,13 @@ def find_tokenizer(name: str | Path, data_root: str | Path | None = None) -> Pat
     return find_model(name, data_root, files=TOKENIZER_FILES)
 
 
-def find_config(name: str | Path, data_root: str | Path | None = None) -> Path:
-    """Like `find_model`, but a config.json that comes with the project will do; for random weights and dry runs."""
+def find_config(name: str | Path, data_root: str | Path | None = None, files: Sequence[str] = MODEL_FILES) -> Path:
+    """Like `find_model`, but what comes with the project will do if it holds one of `files`; for random weights and dry runs."""
     shipped = SHIPPED_CONFIGS / Path(name).name
     try:
-        return find_model(name, data_root)
+        return find_model(name, data_root, files=files)
     except CheckpointError as error:
-        if (shipped / "config.json").is_file():
+        if any((shipped / file).is_file() for file in files):
             return shipped
         raise CheckpointError(f"{error}, {shipped}") from error
 
@@ -80,7 +87,7 @@ def weights_hash(folder: Path) -> str:
         CheckpointError: it has none.
     """
     digest = hashlib.sha256()
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt"))
     if not files:
         raise CheckpointError(f"no weights in {folder} to know it by")
     for path in files:

@@ -8,7 +8,18 @@ The paper of UAE (arXiv 2509.09666) does not say its settings: where a default i
 from dataclasses import dataclass, field
 from typing import Literal
 
+EncoderKind = Literal["clip", "siglip", "longclip", "dinov2", "dinov3"]
 RewardKind = Literal["clip", "siglip", "longclip", "dinov2", "dinov3", "detector", "callable", "endpoint"]
+PUBLISHED_ENCODERS: dict[str, str] = {
+    "clip": "clip-vit-large-patch14",
+    "siglip": "siglip-so400m-patch14-384",
+    "longclip": "LongCLIP-L",
+    "dinov2": "dinov2-large",
+    "dinov3": "dinov3-vitl16-pretrain-lvd1689m",
+}
+"""Folders under `<data.root>/checkpoints`; `clip`, `longclip`, `dinov2` and `dinov3` are those of Unified-Bench."""
+KINDS_WITH_TEXT: tuple[RewardKind, ...] = ("clip", "siglip")
+"""Encoders with a text half, which say how well an image fits words."""
 
 
 @dataclass(frozen=True)
@@ -16,19 +27,21 @@ class RewardConfig:
     """One term of a reward."""
 
     kind: RewardKind = "clip"
-    """An encoder whose features are compared by their cosine (`clip` by open_clip, `siglip`, `longclip`, `dinov2`, `dinov3`), the
-    `detector` of the world of shapes, a Python function, or a server."""
+    """An encoder whose features are compared by their cosine (`clip` of open_clip or transformers, told apart by what the folder
+    holds, `siglip`, `longclip`, `dinov2`, `dinov3`), the `detector` of the world of shapes, a Python function, or a server."""
     weight: float = 1.0
-    """Factor of this term; the reward is their sum."""
+    """Factor of this term; the reward is their sum. A term of weight 0 is only logged."""
     model: str | None = None
-    """Encoders: a folder, looked up under `<data.root>/checkpoints`; null takes the published one of the kind."""
+    """Encoders alone: a folder, looked up under `<data.root>/checkpoints`; null takes the published one of the kind."""
     compares: Literal["original", "prompt"] = "original"
-    """What an image is compared with: the image that was described, or the words that it was drawn from (encoders with a text
-    half alone)."""
+    """Encoders: what an image is compared with, the image that was described or (with a text half: `clip`, `siglip`) the words
+    that it was drawn from. `endpoint`: whether the originals are sent too."""
+    strict: bool = False
+    """`detector` alone: 1 where an image is all that its prompt asks for, else 0, instead of the share of it that is right."""
     function: str | None = None
     """`callable` alone: `module:name` of a function that takes a list of `unigen.rewards.Judged`, and gives as many numbers."""
     url: str | None = None
-    """`endpoint` alone: where images are posted to; its answer is {"rewards": [...]}."""
+    """`endpoint` alone: where images are posted to; `unigen.rewards.endpoint_reward` says what is sent and what is answered."""
     batch_size: int = 64
     """Images that are scored at once."""
     timeout_seconds: float = 120.0
@@ -39,6 +52,9 @@ class RewardConfig:
 class FlowRolloutConfig:
     """How a policy that draws along a flow (UAE's decoder) is rolled out. Defaults are those of Flow-GRPO."""
 
+    prompts: Literal["written", "given"] = "written"
+    """What is drawn: what the frozen language model writes of an image (by `grpo.caption`), or the captions or prompts of the
+    sources."""
     steps: int = 10
     guidance_scale: float = 4.5
     kind: Literal["sde", "cps"] = "sde"
@@ -60,19 +76,31 @@ class MaskRolloutConfig:
     """Above 0 the probabilities are those of the guided logits."""
     temperature: float = 1.0
     """Of the noise on the confidences by which codes are kept; codes themselves are drawn at temperature 1."""
+    batch_size: int = 64
+    """Images that are drawn at once."""
+
+    @property
+    def has_guidance(self) -> bool:
+        """Whether a row without the prompt goes beside each row; a scale of 1 is that of the prompt alone, too."""
+        return self.guidance_scale not in (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class CaptionRolloutConfig:
-    """How captions are written and redrawn in the stage grpo_understanding."""
+    """How captions are written and redrawn in the stage grpo_understanding; and written in grpo_generation of UAE."""
 
     max_new_tokens: int = 512
     temperature: float = 1.0
     """Not known of the paper. At 1 the probabilities are the model's own."""
+    batch_size: int = 16
+    """Captions that are written, and drawn, at once."""
     draw_steps: int = 10
     """Steps in which the frozen decoder draws a caption. Not known of the paper; 10 as in its cold start."""
     guidance_scale: float = 5.0
     """Of those drawings, as in the cold start."""
+    same_noise: bool = True
+    """The captions of one image are drawn from the same noise, so that their rewards differ by their words alone; `false` gives
+    each its own. Not known of the paper."""
 
 
 @dataclass(frozen=True)

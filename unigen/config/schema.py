@@ -17,6 +17,15 @@ StageName = Literal[
 ]
 ROW_STAGES: tuple[StageName, ...] = ("pretrain", "sft", "dpo")
 """The stages that train a language model on rows; the others train on single images."""
+UAE_STAGES: tuple[StageName, ...] = (
+    "tokenizer",
+    "sft",
+    "longcap",
+    "coldstart",
+    "grpo_understanding",
+    "grpo_generation",
+)
+"""The stages of the family uae; none of them packs rows."""
 TaskName = Literal["t2i", "mmu", "lm"]
 TASKS: tuple[TaskName, ...] = ("t2i", "mmu", "lm")
 TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
@@ -26,11 +35,14 @@ TASKS_OF_FORMAT: dict[str, tuple[TaskName, ...]] = {
     "captions": ("t2i", "mmu"),
     "conversations": ("mmu",),
     "preferences": ("t2i",),
+    "prompts": ("t2i",),
     "parquet": ("lm",),
 }
 """What the samples of a source's format can be for."""
-RECORD_FORMATS = ("captions", "conversations", "preferences")
+IMAGE_RECORD_FORMATS = ("captions", "conversations", "preferences")
 """Files of JSON records that name images which lie beside them."""
+RECORD_FORMATS = (*IMAGE_RECORD_FORMATS, "prompts")
+"""Files of one record a line, or of one list."""
 CAPTION_FORMATS = ("webdataset", "codes", "captions")
 """Images with captions that someone wrote."""
 
@@ -109,15 +121,17 @@ class ModelConfig:
     fork: ForkConfig = field(default_factory=ForkConfig)
     """UniFork alone. Of a checkpoint in `pretrained` its own numbers of layers and its depth transformer are kept."""
     uae: UaeModelConfig = field(default_factory=UaeModelConfig)
-    """UAE alone. A checkpoint in `pretrained` brings its own parts; how it is talked to is what is said here."""
+    """UAE alone. A checkpoint in `pretrained` brings its own parts, but for those that are named here one by one (`decoder`,
+    `vae`); how it is talked to is what is said here."""
     pretrained: str | None = None
     """A checkpoint of this family to start from; null starts from `language_model`."""
     language_model: str = "Qwen2.5-1.5B-Instruct"
     """Folder of the language model (looked up under `<data.root>/checkpoints`), or a folder with its config.json."""
     initialization: Literal["pretrained", "random"] = "pretrained"
-    """`random` draws the language model's weights from its config.json instead of loading them."""
+    """`random` draws the language model's weights from its config.json instead of loading them; for UAE those of all parts but
+    `uae.decoder` and `uae.vae`, where they are named."""
     text_tokenizer: str | None = None
-    """Folder of the text tokenizer; null takes the language model's."""
+    """Folder of the text tokenizer; null takes the language model's. For UAE the folder of tokenizer and image processor."""
     tie_word_embeddings: Literal["keep", True, False] = "keep"
     """Input and output embedding: `keep` as the starting weights are, `true` one matrix, `false` two."""
     image_tokenizer: str = "magvitv2"
@@ -140,25 +154,25 @@ class ModelConfig:
 class SourceConfig:
     task: TaskName = MISSING
     """What the samples are for: `t2i` draw, `mmu` read, `lm` text."""
-    format: Literal["webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "parquet"] = (
-        MISSING
-    )
+    format: Literal[
+        "webdataset", "codes", "imagefolder", "captions", "conversations", "preferences", "prompts", "parquet"
+    ] = MISSING
     """How the files are read; `codes` are shards that `unigen encode` makes, `imagefolder` folders of classes, `captions` JSON
-    lines of {image, caption}, `preferences` pairs of images."""
+    lines of {image, caption}, `preferences` pairs of images, `prompts` what a policy draws for rewards, without an image."""
     paths: list[str] = MISSING
     """Files, brace lists of shards, a .json list of shards, or folders; relative ones lie under `<data.root>/datasets`. Of
-    records (captions, conversations) also a .json `{name: {annotation, root, repeat_time}}`."""
+    records (captions, conversations, prompts) also a .json `{name: {annotation, root, repeat_time}}`."""
     weight: float = 1.0
     """Share of this source among the sources of its task."""
     num_samples: int | None = None
-    """Length of an epoch in samples, for files that cannot be counted cheaply; conversations and preferences are counted
-    where they are here."""
+    """Length of an epoch in samples, for files that cannot be counted cheaply; records are counted where they
+    are here."""
     take: list[str] = field(default_factory=list)
     """Records only, one entry per file: `NN%` or an absolute number of records, drawn at random; empty takes all."""
     first_files: int | None = None
     """Records only: of a folder the first so many files by name; null takes all."""
     images: str | None = None
-    """Records only: folder that the image paths are relative to; null takes that of each file, or its `root`."""
+    """Records that name images only: folder that their paths are relative to; null takes that of each file, or its `root`."""
     caption_key: str | None = None
     """Webdataset and codes only: key of the sample's .json that holds the caption; null reads the .txt."""
     conversations_key: str | None = None
@@ -174,7 +188,8 @@ class SourceConfig:
     short_caption_prob: float = 0.0
     """Probability to keep only the first sentence of a caption (drawing only)."""
     caption_prompts: str = "short"
-    """What asks for a caption (reading only): `short`, `long`, `sentence` (one alone), or a JSON file with a list of prompts."""
+    """What asks for a caption (reading only): `short`, `long`, `sentence` (one alone), a JSON file with a list of prompts, or one
+    prompt itself, of several words."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +265,9 @@ class LoraConfig:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: str = r"llm\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    """Regular expression over module names."""
+    target_modules: str | None = None
+    """Regular expression over module names, or for UAE a side of it, `language_model` or `decoder`. Null takes all linear
+    layers of the language model; for UAE those of the side that the stage trains."""
 
 
 @dataclass(frozen=True)
@@ -316,6 +332,8 @@ class TokenizerStageConfig:
     """Match of an image's quantised features with its caption, as VILA-U trains (residual quantisation only)."""
     entropy_inverse_temperature: float = 10.0
     """Sharpness of a latent's distribution over codes (MAGVIT-v2, section 3.1)."""
+    kl_weight: float = 1e-6
+    """Pull of the latents towards the standard normal distribution (UAE's image auto-encoder only)."""
     perceptual_weight: float = 0.0
     """Distance between features of the first blocks of a torchvision VGG16, which is downloaded when used."""
     adversarial_weight: float = 0.0

@@ -40,9 +40,9 @@ class UaeModelConfig(UaePrompting):
     diffusion: str = "stable-diffusion-3.5-large"
     """Stable Diffusion 3.5 in diffusers' layout: `transformer`, `vae`, `scheduler`, and the two CLIPs for the empty prompt."""
     decoder: str | None = None
-    """Folder of another SD3 transformer; null takes that of `diffusion`."""
+    """Folder of another SD3 transformer, whose weights are always loaded; null takes that of `diffusion`."""
     vae: str | None = None
-    """Folder of another image auto-encoder; null takes that of `diffusion`."""
+    """Folder of another image auto-encoder, whose weights are always loaded; null takes that of `diffusion`."""
     projector_width: int = 8192
     """Between the projector's two layers."""
 

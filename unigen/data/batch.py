@@ -32,6 +32,22 @@ class CodeImage:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """An image that is to be drawn from words along a flow from noise, and the draws of this visit."""
+
+    prompt_ids: np.ndarray
+    """Token ids of the words; not a tensor yet, as those of codes."""
+    is_blank: bool = False
+    """Whether zeros stand in the place of the states of its words."""
+    seed: int = 0
+    """Of its noise."""
+    time_normal: float = 0.0
+    """A number of the standard normal distribution, from which its time follows."""
+    latents_Chw: np.ndarray | None = None
+    """Of the image, scaled, where they were computed ahead."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One row to be: its segments, the images of its code and feature segments in order, and an image to make of it."""
 
@@ -44,6 +60,8 @@ class Sample:
     """Pixels (3, H, W) that the row is to become, for decoders outside the sequence."""
     caption: str = ""
     """Plain text that goes with the images, for objectives outside the sequence."""
+    drawing: "Drawing | None" = None
+    """What is drawn along a flow, for objectives outside the sequence."""
     rejected: "Sample | None" = None
     """The row of another image of the same prompt, to which this one is preferred."""
     visit: int = 0
@@ -89,6 +107,10 @@ class Batch:
     reference_P2: Tensor | None = None
     """Their log-probabilities by the reference model, where they were computed ahead."""
     target_images: list[Tensor] = field(default_factory=list)
+    drawings: list[Drawing] = field(default_factory=list)
+    """Of the samples that have one."""
+    latents_BChw: Tensor | None = None
+    """What the image auto-encoder made of the images of `drawings`, scaled, once it has."""
     captions: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
@@ -179,6 +201,7 @@ def collate(rows: Sequence[Sequence[Sample]], length: int | None = None) -> Batc
         feature_slots_K=_feature_slots(layouts, length),
         supervised_T=torch.cat([_present(targets_RL), codes.targets_NI[codes.targets_NI != IGNORED]]),
         target_images=[sample.target_image for sample in samples if sample.target_image is not None],
+        drawings=[sample.drawing for sample in samples if sample.drawing is not None],
         captions=[sample.caption for sample in samples],
         keys=[sample.key for sample in samples],
     )

@@ -111,13 +111,16 @@ def strip_opening(text: str) -> str:
 
 
 def load_prompts(name: str) -> tuple[str, ...]:
-    """The prompts that ask for a caption: `short`, `long`, `sentence`, or those of a JSON file with a list of strings.
+    """The prompts that ask for a caption: `short`, `long`, `sentence`, those of a JSON file with a list of strings, or a sentence
+    itself.
 
     Raises:
         ConfigError: a file that is not such a list.
     """
     if name in PROMPTS:
         return _packaged(f"{name}_caption.json")
+    if " " in name.strip() and not name.endswith(".json"):
+        return (name,)
     return _read_list(name, "caption_prompts", ", ".join(PROMPTS))
 
 

@@ -22,6 +22,7 @@ Cause = Literal[
     "empty_text",
     "bad_conversation",
     "bad_preference",
+    "bad_prompt",
     "too_long",
 ]
 

@@ -7,13 +7,23 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from unigen.config.assets import Wanted, wanted_by
-from unigen.config.folders import ADAPTER_WEIGHTS, REPOSITORY, WEIGHT_FILES, find_config, find_model, find_tokenizer
+from unigen.config.folders import (
+    ADAPTER_WEIGHTS,
+    LONG_CLIP_WEIGHTS,
+    OPEN_CLIP_WEIGHTS,
+    REPOSITORY,
+    WEIGHT_FILES,
+    find_config,
+    find_model,
+    find_tokenizer,
+)
 from unigen.config.load import load_config
 from unigen.config.schema import Config
 from unigen.data.shards import TAR_SUFFIXES
 from unigen.errors import CheckpointError, ConfigError
 
-SHAPES_FOLDERS = ("shapes_short", "shapes_long", "conversations", "text", "tokenizer")
+ANY_WEIGHTS = (*WEIGHT_FILES, ADAPTER_WEIGHTS, *OPEN_CLIP_WEIGHTS, *LONG_CLIP_WEIGHTS)
+SHAPES_FOLDERS = ("shapes_short", "shapes_long", "conversations", "text", "tokenizer", "prompts")
 """What `unigen data shapes` writes for training."""
 
 
@@ -51,7 +61,7 @@ def _has_model(wanted: Wanted, root: Path) -> bool:
         elif wanted.kind == "tokenizer":
             find_tokenizer(wanted.name, root)
         else:
-            find_model(wanted.name, root, files=(*WEIGHT_FILES, ADAPTER_WEIGHTS))
+            find_model(wanted.name, root, files=ANY_WEIGHTS)
     except CheckpointError:
         return False
     return True

@@ -87,12 +87,12 @@ class RowPreparer:
 
     def _read_codes(self, raw: RawSample, draws: Draws) -> Sample:
         images = tuple(CodeImage(content) for content in self._code_contents(raw, draws))
-        return self._sample(raw, self.template.read_codes(_exchanges(raw.turns), len(images)), images)
+        return self._sample(raw, self.template.read_codes(exchanges(raw.turns), len(images)), images)
 
     def _read_features(self, raw: RawSample, vision: VisionPreparation) -> Sample:
         seen = tuple(vision.preprocess(image) for image in raw.images)
         assert isinstance(self.template, UnigenTemplate), "UniFork reads through its image tokenizer"
-        segments = self.template.read_features(_exchanges(raw.turns), [vision.num_features(one) for one in seen])
+        segments = self.template.read_features(exchanges(raw.turns), [vision.num_features(one) for one in seen])
         return self._sample(raw, segments, feature_images=seen)
 
     def _sample(
@@ -158,7 +158,7 @@ def _no_row(raw: RawSample) -> Document:
     return Document(TASKS.index(raw.task), ())
 
 
-def _exchanges(turns: tuple[Turn, ...]) -> list[tuple[str, str]]:
+def exchanges(turns: tuple[Turn, ...]) -> list[tuple[str, str]]:
     """Pairs of (question, answer); a question that nobody answered is dropped."""
     pairs = []
     question = ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON records that name images: files of one record per line, or of one list.
+"""Records of one kind: files of one record per line, or of one JSON list.
 
-Files are indexed once; a record is read and parsed when it is used, and its images are read from a folder beside it.
+Files are indexed once; a record is read and parsed when it is used, and images that it names are read from a folder beside it.
 """
 
 import json
@@ -111,23 +111,29 @@ class RecordSource(ABC):
     def _size(self, file: int, line: int) -> int:
         return int(self._files[file].sizes[line])
 
+    def _annotation(self, record: Record) -> AnnotationFile:
+        return self._files[record.content[0]].annotation
+
+    def _content(self, record: Record) -> bytes:
+        """The record as it stands in its file."""
+        number, line = record.content
+        file = self._files[number]
+        with FileIO(file.annotation.path) as stream:
+            return os.pread(stream.fileno(), self._size(number, line), int(file.offsets[line]))
+
     def _find(self, record: Record) -> FoundRecord:
         """Read and parse a record.
 
         Raises:
             SampleRefused: it is not JSON, or no object.
         """
-        number, line = record.content
-        file = self._files[number]
-        with FileIO(file.annotation.path) as stream:
-            content = os.pread(stream.fileno(), self._size(number, line), int(file.offsets[line]))
         try:
-            fields = json.loads(content)
+            fields = json.loads(self._content(record))
         except ValueError as error:
             raise SampleRefused("not_json", str(error)) from error
         if not isinstance(fields, dict):
             raise SampleRefused(self.bad_cause, f"a {type(fields).__name__} instead of an object")
-        return FoundRecord(fields, file.annotation.images, self._max_pixels, self._draft_side)
+        return FoundRecord(fields, self._annotation(record).images, self._max_pixels, self._draft_side)
 
     def _chunk(self, shard: int) -> Iterator[Record | Fault]:
         for number, line in self._entries[shard :: len(self._shards)].tolist():

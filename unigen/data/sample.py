@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,3 +38,5 @@ class RawSample:
     turns: tuple[Turn, ...] = ()
     codes: tuple[np.ndarray, ...] = ()
     """In the place of images, their codes computed ahead: (crops, positions) each."""
+    entry: Mapping[str, Any] | None = None
+    """Of a prompt: what its record says besides, such as GenEval's conditions."""

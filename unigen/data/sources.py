@@ -9,6 +9,7 @@ from unigen.data.conversations import ConversationSource
 from unigen.data.image_text import ImageTextSource
 from unigen.data.lanes import WeightedSource
 from unigen.data.preferences import PreferenceSource
+from unigen.data.prompts import PromptSource
 from unigen.data.records import Source
 from unigen.data.text import ParquetTextSource
 from unigen.errors import ConfigError
@@ -44,6 +45,8 @@ def open_source(
         return ConversationSource(name, config, data, seed, draft_side)
     if config.format == "preferences":
         return PreferenceSource(name, config, data, seed, draft_side)
+    if config.format == "prompts":
+        return PromptSource(name, config, data, seed)
     return ParquetTextSource(name, config, data)
 
 

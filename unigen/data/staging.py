@@ -6,7 +6,7 @@ all local sources are copied to every node, by the first of its processes that c
 disk, with no collective that could time out. A copy has its original's size and time and is there whole or not at all; sources
 read it in place of the original under the original's name, so a run is the same run with and without.
 
-What is staged: tars, shards of codes and parquet files. Conversations, preferences and their images stay where they are.
+What is staged: tars, shards of codes and parquet files. Records and the images that they name stay where they are.
 """
 
 import errno

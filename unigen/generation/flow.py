@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from unigen.generation.steps import Decoding, step_runner
 from unigen.models.text_states import PromptStates, TextStates, join_states
-from unigen.objectives.flow_matching import NoiseKind, euler_step, noisy_step
+from unigen.objectives.flow_matching import NoiseKind, Transition, at_least_float32, euler_step, noisy_step
 
 
 class FlowDecoder(Protocol):
@@ -114,10 +116,10 @@ def guide(prompts: Sequence[PromptStates], null: Sequence[PromptStates], scale: 
 
 
 def guided_velocity(decoder: FlowDecoder, guidance: Guidance, latents_BChw: Tensor, sigma_B: Tensor) -> Tensor:
-    """The velocity (B, C, h, w) in float32 that a drawing follows."""
+    """The velocity (B, C, h, w), at least in float32, that a drawing follows."""
     if not is_guided(guidance.scale):
-        return decoder.velocity(latents_BChw, sigma_B, guidance.text).float()
-    both = decoder.velocity(torch.cat([latents_BChw] * 2), torch.cat([sigma_B] * 2), guidance.text).float()
+        return at_least_float32(decoder.velocity(latents_BChw, sigma_B, guidance.text))
+    both = at_least_float32(decoder.velocity(torch.cat([latents_BChw] * 2), torch.cat([sigma_B] * 2), guidance.text))
     away_BChw, towards_BChw = both.chunk(2)
     return away_BChw + guidance.scale * (towards_BChw - away_BChw)
 
@@ -148,6 +150,45 @@ def draw_latents(
     return latents_BChw
 
 
+def draw_with_gradient(
+    decoder: FlowDecoder, guidance: Guidance, noise_BChw: Tensor, sigmas_S: Tensor, *, checkpoints: bool
+) -> Tensor:
+    """The same latents as of `draw_latents`, through which a gradient finds its way back to the decoder and the texts.
+
+    Args:
+        checkpoints: compute each step again in the backward pass, which then holds the activations of one step at a time.
+    """
+    sigmas_SB = sigmas_S.to(noise_BChw.device)[:, None].expand(-1, len(noise_BChw))
+    latents_BChw = noise_BChw
+    for now_B, next_B in pairwise(sigmas_SB):
+        step = (decoder, guidance, latents_BChw, now_B, next_B)
+        if checkpoints:
+            (latents_BChw,) = checkpoint(_euler_step, *step, use_reentrant=False)
+        else:
+            (latents_BChw,) = _euler_step(*step)
+    return latents_BChw
+
+
+def transition(
+    decoder: FlowDecoder,
+    guidance: Guidance,
+    sample_BChw: Tensor,
+    numbers_B: Tensor,
+    sigmas_S: Tensor,
+    settings: RolloutSettings,
+) -> Transition:
+    """The distribution of what follows on each sample, in float32, with the gradient of the decoder.
+
+    Args:
+        numbers_B: of the noisy step that each sample is at.
+        sigmas_S: times from 1 to 0, one more than `settings.steps`.
+    """
+    times_S, places_B = sigmas_S.to(sample_BChw.device), numbers_B.to(sample_BChw.device)
+    sigma_B, next_B = times_S[places_B], times_S[places_B + 1]
+    velocity = guided_velocity(decoder, guidance, sample_BChw, sigma_B)
+    return noisy_step(settings.kind, sample_BChw, velocity, sigma_B, next_B, settings.noise_level, sigmas_S[1])
+
+
 @torch.no_grad()
 def roll_out(
     decoder: FlowDecoder, guidance: Guidance, noise: LatentNoise, sigmas_S: Tensor, settings: RolloutSettings
@@ -162,11 +203,12 @@ def roll_out(
     steps = []
     for number in range(settings.steps):
         sigma_B, next_B = sigmas_SB[number], sigmas_SB[number + 1]
-        velocity = guided_velocity(decoder, guidance, latents_BChw, sigma_B)
         if number not in settings.noisy_steps:
+            velocity = guided_velocity(decoder, guidance, latents_BChw, sigma_B)
             latents_BChw = euler_step(latents_BChw, velocity, sigma_B, next_B)
             continue
-        found = noisy_step(settings.kind, latents_BChw, velocity, sigma_B, next_B, settings.noise_level, sigmas_S[1])
+        numbers_B = torch.full((len(latents_BChw),), number)
+        found = transition(decoder, guidance, latents_BChw, numbers_B, sigmas_S, settings)
         next_BChw = found.mean + found.std * noise.draw()
         steps.append(RolledStep(number, latents_BChw, next_BChw, found.log_prob(next_BChw)))
         latents_BChw = next_BChw

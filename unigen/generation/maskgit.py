@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from unigen.generation.cache import Layers, PrefixCache
 from unigen.generation.seeds import uniform_noise
-from unigen.generation.steps import Decoding, step_runner
+from unigen.generation.steps import Decoding, Step, step_runner
 from unigen.models.unigen import UniGen
 from unigen.sequence.mask_schedule import remasked_counts
 from unigen.sequence.vocabulary import Vocabulary
@@ -139,27 +139,51 @@ def draw_codes(
     Returns:
         codes (B, I) in [0, codebook size).
     """
-    num_images, _, num_codes = noise.tokens_BSI.shape
-    device = model.device
-    # A width that is seldom another one, for what is compiled.
-    multiple = COMPILED_WIDTH if decoding == "compile" else 1
-    wanted = [*prompts, *([unconditional] * num_images if settings.has_guidance else [])]
-    block = _prefill(model, wanted, num_codes + 2, multiple)
-    counts = remasked_counts(num_codes, settings.steps, settings.mask_schedule)
-    temperatures_S = torch.tensor(settings.temperatures(), device=device)
-    counts_S = torch.tensor(counts, device=device)
-    codes_BI = torch.zeros(num_images, num_codes, dtype=torch.long, device=device)
-    known_BI = torch.zeros_like(codes_BI, dtype=torch.bool)
-    fixed = (model, vocabulary, settings, block.layers, block.positions_BN, block.mask)
-    advance = step_runner(_fix_some, fixed, decoding, device, settings.steps)
-    for step in range(settings.steps):
-        draws = (noise.tokens_BSI[:, step], noise.confidence_BSI[:, step])
-        codes_BI, known_BI = advance(codes_BI, known_BI, *draws, temperatures_S[step], counts_S[step])
+    advance, draws = open_steps(fix_some, model, vocabulary, prompts, unconditional, noise, settings, decoding)
+    codes_BI, known_BI = nothing_known(noise)
+    for step, given in enumerate(draws):
+        codes_BI, known_BI = advance(codes_BI, known_BI, *given)
         on_step(step)
     return codes_BI
 
 
-def _fix_some(
+def nothing_known(noise: MaskGitNoise) -> tuple[Tensor, Tensor]:
+    """Codes (B, I) before the first step, and which of them are known: none."""
+    codes_BI = torch.zeros_like(noise.tokens_BSI[:, 0], dtype=torch.long)
+    return codes_BI, torch.zeros_like(codes_BI, dtype=torch.bool)
+
+
+def open_steps(
+    step: Step,
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    unconditional: Sequence[int],
+    noise: MaskGitNoise,
+    settings: MaskGitSettings,
+    decoding: Decoding,
+) -> tuple[Step, Sequence[tuple[Tensor, ...]]]:
+    """Compute the prompts, and make ready what is repeated.
+
+    Args:
+        step: `fix_some`, or what has its arguments.
+    Returns:
+        a function of what is known and of the draws of a step, and those draws for all steps.
+    """
+    num_images, num_steps, num_codes = noise.tokens_BSI.shape
+    # A width that is seldom another one, for what is compiled.
+    multiple = COMPILED_WIDTH if decoding == "compile" else 1
+    wanted = [*prompts, *([unconditional] * num_images if settings.has_guidance else [])]
+    block = _prefill(model, wanted, num_codes + 2, multiple)
+    fixed = (model, vocabulary, settings, block.layers, block.positions_BN, block.mask)
+    counts_S = torch.tensor(remasked_counts(num_codes, num_steps, settings.mask_schedule), device=model.device)
+    temperatures_S = torch.tensor(settings.temperatures(), device=model.device)
+    noise_of_steps = noise.tokens_BSI.unbind(1), noise.confidence_BSI.unbind(1)
+    draws = list(zip(*noise_of_steps, temperatures_S.unbind(), counts_S.unbind(), strict=True))
+    return step_runner(step, fixed, decoding, model.device, num_steps), draws
+
+
+def fix_some(
     model: UniGen,
     vocabulary: Vocabulary,
     settings: MaskGitSettings,
@@ -174,15 +198,29 @@ def _fix_some(
     num_masked: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step: the codes that are known are shown, all others are sampled, and some of them are known from now on."""
+    logits_BIC = step_logits(model, vocabulary, settings, layers, positions_BN, mask, codes_BI, known_BI)
+    noise = (tokens_noise_BI, confidence_noise_BI)
+    return fix_and_remask(logits_BIC, known_BI, codes_BI, noise, temperature, num_masked)
+
+
+def step_logits(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    settings: MaskGitSettings,
+    layers: Layers,
+    positions_BN: Tensor,
+    mask: Tensor | None,
+    codes_BI: Tensor,
+    known_BI: Tensor,
+) -> Tensor:
+    """Logits over the codebook (B, I, C), guided, of images of which some codes are known."""
     tokens_BI = (codes_BI + vocabulary.code_offset).masked_fill(~known_BI, vocabulary.mask_id)
     start_B1, end_B1 = (
         torch.full_like(tokens_BI[:, :1], end) for end in (vocabulary.start_of_image, vocabulary.end_of_image)
     )
     ids_BN = torch.cat([start_B1, tokens_BI, end_B1], dim=1).repeat(2 if settings.has_guidance else 1, 1)
     hidden_BND = model(ids_BN, positions_BN, mask, cache=PrefixCache(layers))
-    logits_BIC = guided(F.linear(hidden_BND[:, 1:-1], model.code_output_embedding_CD), settings)
-    noise = (tokens_noise_BI, confidence_noise_BI)
-    return fix_and_remask(logits_BIC, known_BI, codes_BI, noise, temperature, num_masked)
+    return guided(F.linear(hidden_BND[:, 1:-1], model.code_output_embedding_CD), settings)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Legend: B images, S steps, V vocabulary.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ from unigen.models.uae import Uae
 from unigen.models.uae_checkpoints import load_processor, load_uae
 from unigen.models.uae_config import latent_side
 from unigen.objectives.flow_matching import sampling_sigmas
-from unigen.sequence.templates.uae import UaeTemplate
+from unigen.sequence.templates.uae import STOP, UaeTemplate
 
-STOP = "<|im_end|>"
 MOST_REMEMBERED = 256
 """Prompts whose states are kept while images are drawn."""
 
@@ -98,16 +97,14 @@ class UaePipeline(Pipeline):
         **settings: Any,
     ) -> Iterator[Image.Image]:
         chosen = settings_of("UAE", FlowSettings, settings)
-        side = latent_side(self.model.config, chosen.resolution or self.model.config.image_resolution)
         sigmas_S = sampling_sigmas(chosen.steps, self.model.config.shift)
         states = StatesOfPrompts(self)
         for batch in in_batches(requests, batch_size):
-            noise = LatentNoise([one.seed for one in batch], self._latent_shape(side), self.model.device)
+            noise = LatentNoise([one.seed for one in batch], self.latent_shape(chosen.resolution), self.model.device)
             guidance = self._guidance([one.prompt for one in batch], states, chosen)
-            latents_B = draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding)
-            # One by one: convolutions round differently in batches of other sizes, and an image at once takes enough memory.
-            for latents_1 in latents_B.split(1):
-                yield from self._images(latents_1)
+            yield from self.images_of(
+                draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding)
+            )
 
     def ask_requests(self, requests: Iterable[AskRequest], *, batch_size: int = 16, **settings: Any) -> Iterator[str]:
         chosen = settings_of("UAE", CaptionSettings, settings)
@@ -127,12 +124,23 @@ class UaePipeline(Pipeline):
         with torch.no_grad():
             return self.model.prompt_states(ids, self.processor.tokenizer.pad_token_id)
 
+    def latent_shape(self, resolution: int | None = None) -> tuple[int, int, int]:
+        """Channels and sides of what is drawn, at the model's own resolution where none is given."""
+        side = latent_side(self.model.config, resolution or self.model.config.image_resolution)
+        return self.model.latent_channels, side, side
+
+    def images_of(self, latents_BChw: Tensor) -> Iterator[Image.Image]:
+        """Images of scaled latents, one by one: convolutions round differently in batches of other sizes, and an image at once
+        takes enough memory."""
+        for latents_1Chw in latents_BChw.split(1):
+            yield from self._images(latents_1Chw)
+
     def _guidance(self, prompts: list[str], states: StatesOfPrompts, chosen: FlowSettings) -> Guidance:
         found = states.find(prompts)
-        nulls = self._nulls(found, states, chosen) if is_guided(chosen.guidance_scale) else []
+        nulls = self.nulls_of(found, states, chosen) if is_guided(chosen.guidance_scale) else []
         return guide(found, nulls, chosen.guidance_scale, is_masked=self.model.config.decoder_text_mask)
 
-    def _nulls(
+    def nulls_of(
         self, found: Sequence[PromptStates], states: StatesOfPrompts, chosen: FlowSettings
     ) -> list[PromptStates]:
         """What guidance leads each image away from: a negative prompt that is asked for, or what the model has."""
@@ -141,9 +149,6 @@ class UaePipeline(Pipeline):
             return [one.blank() for one in found]
         own = config.negative_prompt if config.cfg_null == "negative_prompt" else ""
         return states.find([own if chosen.negative_prompt is None else chosen.negative_prompt]) * len(found)
-
-    def _latent_shape(self, side: int) -> tuple[int, int, int]:
-        return self.model.latent_channels, side, side
 
     @torch.no_grad()
     def _images(self, latents_B: Tensor) -> list[Image.Image]:
@@ -161,19 +166,25 @@ class UaePipeline(Pipeline):
         inputs = self.processor(
             text=words, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
-        chooser = SeededChoice(chosen, [one.seed for one in batch], len(tokenizer))
+        written = self.write(inputs, [one.seed for one in batch], chosen)
+        return [answer.strip() for answer in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def write(self, inputs: Mapping[str, Tensor], seeds: list[int], settings: CaptionSettings) -> list[list[int]]:
+        """Token ids that go on from rows as the processor gives them, padding before them; with the mark of the end of each, if
+        it came to one."""
+        tokenizer: Any = self.processor.tokenizer
+        stop = tokenizer.convert_tokens_to_ids(STOP)
         writer: Any = self.model.llm  # transformers' types do not know their own class
         written_BT = writer.generate(
             **inputs,
             generation_config=GenerationConfig(
-                max_new_tokens=chosen.max_new_tokens,
-                eos_token_id=tokenizer.convert_tokens_to_ids(STOP),
-                pad_token_id=tokenizer.pad_token_id,
+                max_new_tokens=settings.max_new_tokens, eos_token_id=stop, pad_token_id=tokenizer.pad_token_id
             ),
-            logits_processor=LogitsProcessorList([chooser]),
+            logits_processor=LogitsProcessorList([SeededChoice(settings, seeds, len(tokenizer))]),
         )
-        answers = tokenizer.batch_decode(written_BT[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        rows = written_BT[:, inputs["input_ids"].shape[1] :].tolist()
+        return [row[: row.index(stop) + 1] if stop in row else row for row in rows]
 
 
 class StatesOfPrompts:

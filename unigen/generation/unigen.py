@@ -24,6 +24,7 @@ from unigen.generation.layer_states import PooledRow, image_row, pooled_states, 
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, draw_codes
 from unigen.generation.pipeline import AskRequest, DrawRequest, in_batches, settings_of
 from unigen.generation.steps import Decoding
+from unigen.generation.trajectories import Trajectory, draw_trajectories
 from unigen.models.checkpoints import load_tokenizer, load_unigen, tokenizer_folder
 from unigen.models.image_tokenizers.registry import ImageTokenizer, load_image_tokenizer
 from unigen.models.unigen import UniGen
@@ -87,15 +88,30 @@ class UnigenPipeline(CodePipeline):
         # A step that has no code left to fix would only draw the last one again.
         default_steps = min(MaskGitSettings.steps, num_codes)
         chosen = settings_of(self.family, MaskGitSettings, {"steps": default_steps, **settings})
-        unconditional = self.template.draw_prompt("")
         for batch in in_batches(requests, batch_size):
-            seeds = [request.seed for request in batch]
-            noise = MaskGitNoise.from_seeds(seeds, chosen.steps, num_codes, self.model.device)
-            prompts = [self.template.draw_prompt(request.prompt) for request in batch]
+            prompts, unconditional, noise = self._drawing(batch, chosen.steps)
             codes_BI = draw_codes(
                 self.model, self.vocabulary, prompts, unconditional, noise, chosen, on_step, self.decoding
             )
             yield from self._drawn(codes_BI)
+
+    def trajectories(
+        self, requests: Iterable[DrawRequest], settings: MaskGitSettings, *, batch_size: int = 16
+    ) -> Iterator[tuple[Image.Image, Trajectory]]:
+        """The images of requests, and how each came about."""
+        for batch in in_batches(requests, batch_size):
+            prompts, unconditional, noise = self._drawing(batch, settings.steps)
+            drawn = draw_trajectories(
+                self.model, self.vocabulary, prompts, unconditional, noise, settings, self.decoding
+            )
+            yield from zip(self._drawn(drawn.codes_BI), drawn.split(), strict=True)
+
+    def _drawing(self, requests: Sequence[DrawRequest], steps: int) -> tuple[list[list[int]], list[int], MaskGitNoise]:
+        """Token ids of the prompts and of the empty one, and the noise of the images."""
+        seeds = [request.seed for request in requests]
+        noise = MaskGitNoise.from_seeds(seeds, steps, self.model.config.num_image_codes, self.model.device)
+        template = self.template
+        return [template.draw_prompt(request.prompt) for request in requests], template.draw_prompt(""), noise
 
     @property
     def layer_ways(self) -> tuple[str, ...]:

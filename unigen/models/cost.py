@@ -113,12 +113,19 @@ class LanguageModelCost:
         return self.config.num_hidden_layers * (norms + copies + attention + size * 4 * inner)
 
 
-def training_flops(config: Qwen2Config, documents_RL: Tensor, num_targets: int) -> float:
-    """Forward and backward over packed rows: three forwards. Padding counts for nothing."""
+def training_flops(
+    config: Qwen2Config, documents_RL: Tensor, num_targets: int, num_classes: int | None = None
+) -> float:
+    """Forward and backward over packed rows: three forwards. Padding counts for nothing.
+
+    Args:
+        num_classes: that each target is one of; None takes the whole vocabulary.
+    """
+    num_logits = num_targets * (num_classes or config.vocab_size)
     lengths = [row[row >= 0].bincount() for row in documents_RL.cpu()]
     counts = torch.cat(lengths).double() if lengths else torch.zeros(0)
     cost = LanguageModelCost(config)
-    return 3 * cost.forward_flops(float(counts.square().sum()), float(counts.sum()), num_targets * config.vocab_size)
+    return 3 * cost.forward_flops(float(counts.square().sum()), float(counts.sum()), num_logits)
 
 
 def vision_tower_flops(tower: VisionTower) -> float:
@@ -143,7 +150,7 @@ def measure_on_meta(run: Callable[[], object]) -> MetaPass:
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):  # or a view of one
             kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 

@@ -27,6 +27,8 @@ def pooled_empty_prompt(diffusion: Path) -> Tensor:
 
 
 def _embedding(encoder: Path, tokenizer: Path) -> Tensor:
+    if not (encoder / "config.json").is_file():  # transformers would take the sizes of another encoder
+        raise CheckpointError(f"cannot load the text encoder {encoder}: it has no config.json; fetch the whole folder")
     try:
         words = AutoTokenizer.from_pretrained(tokenizer)
         model = CLIPTextModelWithProjection.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32)

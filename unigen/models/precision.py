@@ -4,6 +4,14 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
+
+
+def round_frozen(module: nn.Module) -> None:
+    """Keep what is not trained in bfloat16: it takes half the memory, and autocast has not to round it at every use."""
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -59,8 +59,7 @@ class Uae(PreTrainedModel):
     def __init__(self, config: UaeConfig) -> None:
         super().__init__(config)
         self.llm = Qwen2_5_VLForConditionalGeneration(config.llm_config)
-        self.decoder = load_diffusers().SD3Transformer2DModel.from_config(config.decoder_config)
-        self.decoder.set_attn_processor(MaskedJointAttention())
+        self.set_decoder(load_diffusers().SD3Transformer2DModel.from_config(config.decoder_config))
         self.vae = load_diffusers().AutoencoderKL.from_config(config.vae_config).requires_grad_(False)
         width, sizes = config.llm_config.text_config.hidden_size, self.decoder.config
         self.projector = Projector(width, sizes.joint_attention_dim, hidden_features=config.projector_width)
@@ -69,6 +68,19 @@ class Uae(PreTrainedModel):
             for module in part.modules():
                 module._is_hf_initialized = True  # they start as their own libraries draw them
         self.post_init()
+
+    def set_decoder(self, decoder: Any) -> None:
+        """Take an SD3 transformer."""
+        decoder.set_attn_processor(MaskedJointAttention())
+        self.decoder = decoder
+
+    def hold_vae_apart(self) -> nn.Module:
+        """Make the image auto-encoder no part of this module any more, which goes on to use it: it is then neither wrapped nor
+        sharded nor rounded nor moved with the rest. Whoever saves the model adds its weights."""
+        vae = self._modules.pop("vae")
+        assert vae is not None
+        self.__dict__["vae"] = vae  # past nn.Module, which would make it a part again
+        return vae
 
     def prompt_states(self, prompts: Sequence[Sequence[int]], padding_id: int) -> list[PromptStates]:
         """Projected states of texts given as token ids; what a text's states are does not depend on the others.
@@ -90,6 +102,33 @@ class Uae(PreTrainedModel):
     def hidden_states(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, **inputs: Any) -> Tensor:
         """Last states (B, T, D) of every token, after the final norm; `inputs` as the processor gives them for images."""
         output = self.llm.model(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False, **inputs)
+        return output.last_hidden_state
+
+    def image_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> list[Tensor]:
+        """What the vision tower makes of each image, (image tokens, D), without gradient, from what the processor gives."""
+        with torch.no_grad():
+            found: Any = self.llm.model.get_image_features(pixel_values, image_grid_thw)
+        return list(found.pooler_output)
+
+    def states_with_features(
+        self, ids_BT: Tensor, attention_mask_BT: Tensor, is_image_BT: Tensor, features_KD: Tensor, positions_B3T: Tensor
+    ) -> Tensor:
+        """Last states (B, T, D) like `hidden_states`, of images that were seen before.
+
+        Unlike there, a mark of an image that the model wrote itself is a word like others.
+
+        Args:
+            is_image_BT: which tokens stand for the K features, in their order.
+            positions_B3T: of every token in time, height and width.
+        """
+        words_BTD = self.llm.get_input_embeddings()(ids_BT)
+        inputs_BTD = words_BTD.masked_scatter(is_image_BT[..., None], features_KD.to(words_BTD.dtype))
+        output = self.llm.model.language_model(
+            inputs_embeds=inputs_BTD,
+            attention_mask=attention_mask_BT,
+            position_ids=positions_B3T.transpose(0, 1),
+            use_cache=False,
+        )
         return output.last_hidden_state
 
     def velocity(self, latents_BChw: Tensor, sigma_B: Tensor, text: TextStates) -> Tensor:

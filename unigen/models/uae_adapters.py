@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low-rank adapters on either side of a UAE: on the layers of its language model, or on the attention of its decoder."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,10 +18,29 @@ TARGETS: dict[Side, str] = {
 head; the joint attention of the decoder, as Flow-GRPO adapts it."""
 
 
-def add_adapter(model: Uae, side: Side, *, rank: int = 32, alpha: int = 64, dropout: float = 0.0) -> PeftModel:
-    """The model with a new adapter on one side, which alone is trained; at first it changes nothing."""
+def add_adapter(
+    model: Uae,
+    side: Side,
+    *,
+    rank: int = 32,
+    alpha: int = 64,
+    dropout: float = 0.0,
+    target_modules: str | None = None,
+    trained_whole: Sequence[str] = (),
+) -> PeftModel:
+    """The model with a new adapter on one side, which alone is trained; at first it changes nothing.
+
+    Args:
+        target_modules: regular expression over module names, in the place of the side's own.
+        trained_whole: parts that are trained and saved beside the adapter as they are, such as `projector`.
+    """
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, init_lora_weights="gaussian", target_modules=TARGETS[side]
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        init_lora_weights="gaussian",
+        target_modules=target_modules or TARGETS[side],
+        modules_to_save=list(trained_whole) or None,
     )
     found = get_peft_model(model, config)
     assert isinstance(found, PeftModel)

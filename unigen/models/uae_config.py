@@ -58,6 +58,7 @@ def uae_config(
     diffusion: Path,
     *,
     decoder: Path | None = None,
+    vae: Path | None = None,
     projector_width: int = RELEASED_PROJECTOR_WIDTH,
     settings: UaeSettings | None = None,
 ) -> UaeConfig:
@@ -67,6 +68,7 @@ def uae_config(
         language_model: folder of a Qwen2.5-VL, of which the config.json is read.
         diffusion: folder of a Stable Diffusion 3.5 in diffusers' layout: `transformer`, `vae`, `scheduler`.
         decoder: folder of another transformer to take.
+        vae: folder of another image auto-encoder to take.
         settings: how it is talked to; as released, where not given.
     Raises:
         CheckpointError: a part is not there, or of another kind.
@@ -78,8 +80,8 @@ def uae_config(
     settings = settings or UaeSettings()
     config = UaeConfig(
         llm_config=Qwen2_5_VLConfig.from_dict({**content, "model_type": Qwen2_5_VLConfig.model_type}),
-        decoder_config=_diffusers_config(decoder or diffusion / "transformer", "SD3Transformer2DModel"),
-        vae_config=_diffusers_config(diffusion / "vae", "AutoencoderKL"),
+        decoder_config=diffusers_config(decoder or diffusion / "transformer", "SD3Transformer2DModel"),
+        vae_config=diffusers_config(vae or diffusion / "vae", "AutoencoderKL"),
         projector_width=projector_width,
         shift=_shift(diffusion),
         **{name: getattr(settings, name) for name in UaeSettings.__dataclass_fields__},
@@ -104,7 +106,12 @@ def latent_side(config: UaeConfig, resolution: int) -> int:
     return resolution // downsampling
 
 
-def _diffusers_config(folder: Path, kind: str) -> dict[str, Any]:
+def diffusers_config(folder: Path, kind: str) -> dict[str, Any]:
+    """What a folder of diffusers says of the model in it.
+
+    Raises:
+        CheckpointError: it is of another kind than `kind`.
+    """
     content = read_config(folder)
     if content.get("_class_name") != kind:
         raise CheckpointError(f"{folder} holds a {content.get('_class_name')!r}; {kind} is needed")

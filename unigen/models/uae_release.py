@@ -128,14 +128,14 @@ class Release:
 
     def _language_weights(self) -> dict[str, Tensor]:
         """Of language model and projector; those of `llm_lora` in the place of those of `llm`."""
-        weights = _renamed(read_weights(self.folders["llm"]))
+        weights = renamed(read_weights(self.folders["llm"]))
         if "llm_lora" in self.folders:
-            weights |= _renamed(read_weights(self.folders["llm_lora"], lambda name: ".lora_" not in name))
+            weights |= renamed(read_weights(self.folders["llm_lora"], lambda name: ".lora_" not in name))
         return weights
 
     def _language_adapter(self) -> Adapter:
         folder = self.folders["llm_lora"]
-        found = _renamed(read_weights(folder, lambda name: ".lora_" in name))
+        found = renamed(read_weights(folder, lambda name: ".lora_" in name))
         ranks = {tensor.shape[0] for name, tensor in found.items() if name.endswith(".lora_A.weight")}
         if len(ranks) != 1:
             raise CheckpointError(f"{folder} holds adapters of the ranks {sorted(ranks)}; one rank is expected")
@@ -178,8 +178,8 @@ def _decoder_adapter(folder: Path) -> Adapter:
     return Adapter(config, {f"{_ADAPTER_PREFIX}{name}": tensor for name, tensor in weights.items()}, folder)
 
 
-def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under the names of our own checkpoints."""
+def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a language model of any version of transformers under the names of our own checkpoints."""
     projector = projector_names(list(weights))
     return {projector.get(name) or uae_name(name): tensor for name, tensor in weights.items()}
 

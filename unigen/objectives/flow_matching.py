@@ -148,8 +148,13 @@ def noisy_step(
 
 
 def euler_step(sample: Tensor, velocity: Tensor, sigma_B: Tensor, next_sigma_B: Tensor) -> Tensor:
-    """One step without noise, in float32."""
-    return sample.float() + _beside((next_sigma_B - sigma_B).float(), sample) * velocity.float()
+    """One step without noise, in float32 or a wider type that comes in."""
+    return at_least_float32(sample) + _beside((next_sigma_B - sigma_B).float(), sample) * at_least_float32(velocity)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same numbers in float32, where their type is narrower."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _beside(values_B: Tensor, sample: Tensor) -> Tensor:

@@ -52,6 +52,15 @@ def residual_codebook_loss(features_BNC: Tensor, partial_BNPC: Tensor) -> Tensor
     return squared_error(features_BNC.detach().unsqueeze(2), partial_BNPC)
 
 
+def divergence_from_normal(mean_BChw: Tensor, log_variance_BChw: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (B,) of normal distributions from the standard one, a mean over the elements of a latent.
+
+    Source: Kingma & Welling, arXiv 1312.6114, appendix B.
+    """
+    terms_BChw = mean_BChw.square() + log_variance_BChw.exp() - 1 - log_variance_BChw
+    return 0.5 * terms_BChw.flatten(1).mean(1)
+
+
 def sample_entropy(latents_BChw: Tensor, inverse_temperature: float) -> Tensor:
     """Mean entropy (B,) in nats of each position's distribution over the codes: low when every bit is decided.
 

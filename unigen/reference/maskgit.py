@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masked-token drawing written plainly: the whole row computed again at every step.
 
-`draw_codes_slowly` goes image by image and code by code. `draw_codes_from_whole_rows` is the released algorithm, with its
-cost: padded rows in a batch, a dense mask, logits of every position over the whole vocabulary.
+`draw_codes_slowly` and `draw_trajectories_slowly` go image by image and code by code. `draw_codes_from_whole_rows` is the
+released algorithm, with its cost: padded rows in a batch, a dense mask, logits of every position over the whole vocabulary.
 
 Legend: B images, R rows, P prompt columns, L positions of a row, V vocabulary, I codes of an image, C codebook size.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unigen.generation.maskgit import MaskGitNoise, MaskGitSettings, fix_and_remask, guided
+from unigen.generation.trajectories import Trajectories, Trajectory
 from unigen.models.unigen import UniGen
 from unigen.sequence.mask_schedule import masked_ratio, remasked_counts
 from unigen.sequence.vocabulary import Vocabulary
@@ -29,11 +30,45 @@ def draw_codes_slowly(
     settings: MaskGitSettings,
 ) -> Tensor:
     """The codes (B, I) that `generation.maskgit.draw_codes` must give for the same noise."""
+    return draw_trajectories_slowly(model, vocabulary, prompts, unconditional, noise, settings).codes_BI
+
+
+@torch.no_grad()
+def draw_trajectories_slowly(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    unconditional: Sequence[int],
+    noise: MaskGitNoise,
+    settings: MaskGitSettings,
+) -> Trajectories:
+    """What `generation.trajectories.draw_trajectories` must give for the same noise."""
     images = [
         _draw_one(model, vocabulary, prompt, unconditional, tokens_SI, confidence_SI, settings)
         for prompt, tokens_SI, confidence_SI in zip(prompts, noise.tokens_BSI, noise.confidence_BSI, strict=True)
     ]
-    return torch.tensor(images)
+    codes, steps, log_probs = ([[code[field] for code in image] for image in images] for field in range(3))
+    return Trajectories(torch.tensor(codes), torch.tensor(steps), torch.tensor(log_probs))
+
+
+def trajectory_log_probs_slowly(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompt: Sequence[int],
+    unconditional: Sequence[int],
+    image: Trajectory,
+    settings: MaskGitSettings,
+) -> Tensor:
+    """The log-probability (I,) of each code of a finished image when it was fixed, with gradient, by the weights of now."""
+    found: list[Tensor] = []
+    for code, step in zip(image.codes_I.tolist(), image.fixed_at_I.tolist(), strict=True):
+        known = [
+            other if when < step else None
+            for other, when in zip(image.codes_I.tolist(), image.fixed_at_I.tolist(), strict=True)
+        ]
+        logits_IC = _guided_logits(model, vocabulary, prompt, unconditional, known, settings)
+        found.append(logits_IC.log_softmax(-1)[len(found), code])
+    return torch.stack(found)
 
 
 def _draw_one(
@@ -44,14 +79,13 @@ def _draw_one(
     tokens_noise_SI: Tensor,
     confidence_noise_SI: Tensor,
     settings: MaskGitSettings,
-) -> list[int]:
+) -> list[tuple[int, int, float]]:
+    """Of each place its code, the step that fixed it, and the log-probability it had there."""
     num_codes = tokens_noise_SI.shape[1]
+    fixed: dict[int, tuple[int, int, float]] = {}
     codes: list[int | None] = [None] * num_codes
     for step in range(settings.steps):
-        logits_IC = _code_logits(model, vocabulary, prompt, codes)
-        if settings.guidance_scale not in (0, 1):
-            unconditional_IC = _code_logits(model, vocabulary, unconditional, codes)
-            logits_IC = unconditional_IC + settings.guidance_scale * (logits_IC - unconditional_IC)
+        logits_IC = _guided_logits(model, vocabulary, prompt, unconditional, codes, settings)
         probs_IC = logits_IC.softmax(-1)
         sampled = {
             place: _sample(probs_IC[place], float(tokens_noise_SI[step, place]))
@@ -68,7 +102,23 @@ def _draw_one(
         num_masked = 0 if is_last else max(1, min(math.floor(num_codes * ratio), len(sampled) - 1))
         for place in sorted(sampled, key=lambda place: confidence[place])[num_masked:]:
             codes[place] = sampled[place]
-    return [code for code in codes if code is not None]
+            fixed[place] = sampled[place], step, math.log(probs_IC[place, sampled[place]])
+    return [fixed[place] for place in range(num_codes)]
+
+
+def _guided_logits(
+    model: UniGen,
+    vocabulary: Vocabulary,
+    prompt: Sequence[int],
+    unconditional: Sequence[int],
+    codes: Sequence[int | None],
+    settings: MaskGitSettings,
+) -> Tensor:
+    logits_IC = _code_logits(model, vocabulary, prompt, codes)
+    if settings.guidance_scale in (0, 1):
+        return logits_IC
+    unconditional_IC = _code_logits(model, vocabulary, unconditional, codes)
+    return unconditional_IC + settings.guidance_scale * (logits_IC - unconditional_IC)
 
 
 def temperature(settings: MaskGitSettings, step: int) -> float:

@@ -19,7 +19,8 @@ def group_advantages_slowly(
             found.append(0.0)
             continue
         scale = np.std(own) if deviation == "group" else np.std(present)
-        found.append(min(most, max(-most, (reward - float(np.mean(own))) / (float(scale) + 1e-4))))
+        advantage = float((reward - np.mean(own)) / (scale + 1e-4))
+        found.append(min(most, max(-most, advantage)))
     return found
 
 

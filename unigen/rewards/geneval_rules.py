@@ -6,7 +6,7 @@ Source: GenEval (arXiv 2310.11513), its published evaluation procedure and thres
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ class Verdict:
 
     correct: bool
     reason: str
+    share: float
+    """Of what the prompt includes (numbers, colours, positions) the part that is right, 1 if and only if all is. What it excludes
+    earns nothing, and costs one such part where it is there."""
 
 
 def judge(
@@ -60,16 +63,21 @@ def judge(
     found = group_by_class(metadata, detections, thresholds)
     groups: list[list[Detection] | None] = []
     faults: list[str] = []
+    num_right = num_wanted = 0
     for wanted in _items(metadata, "include"):
         candidates = found[wanted["class"]][: wanted["count"]]
-        fault = _fault_of_included(wanted, candidates, groups, thresholds)
-        groups.append(None if fault else candidates)
-        faults += [fault] if fault else []
+        checks = list(_checks_of_included(wanted, candidates, groups, thresholds))
+        groups.append(candidates if checks[-1] is None else None)
+        faults += [fault for fault in checks if fault is not None]
+        num_right += checks.count(None)
+        num_wanted += 1 + ("color" in wanted) + ("position" in wanted)
     for unwanted in _items(metadata, "exclude"):
         num_found = len(found[unwanted["class"]])
         if num_found >= unwanted["count"]:
             faults.append(f"expected {unwanted['class']}<{unwanted['count']}, found {num_found}")
-    return Verdict(not faults, "; ".join(faults))
+            num_right -= 1
+    share = max(num_right, 0) / num_wanted if num_wanted else float(not faults)
+    return Verdict(not faults, "; ".join(faults), share)
 
 
 def group_by_class(
@@ -136,34 +144,51 @@ def _without_overlaps(group: Sequence[Detection], max_overlap: float) -> list[De
     return kept
 
 
-def _fault_of_included(
+def _checks_of_included(
+    wanted: Mapping[str, Any],
+    candidates: list[Detection],
+    groups: Sequence[list[Detection] | None],
+    thresholds: Thresholds,
+) -> Iterator[str | None]:
+    """One `include` item's conditions in turn (number, colour, position): None for one that holds; a fault ends them.
+
+    `groups` are the objects of the earlier items, None where those are not right.
+    """
+    name, count = wanted["class"], wanted["count"]
+    if len(candidates) < count:
+        yield f"expected {name}>={count}, found {len(candidates)}"
+        return
+    yield None
+    if "color" in wanted:
+        colors = [candidate.color for candidate in candidates]
+        if colors.count(wanted["color"]) < count:
+            yield f"expected {wanted['color']} {name}>={count}, found {', '.join(map(str, colors))}"
+            return
+        yield None
+    if "position" in wanted:
+        yield _fault_of_position(wanted, candidates, groups, thresholds)
+
+
+def _fault_of_position(
     wanted: Mapping[str, Any],
     candidates: list[Detection],
     groups: Sequence[list[Detection] | None],
     thresholds: Thresholds,
 ) -> str | None:
-    """What is wrong with the objects found for one `include` item, None if nothing is; `groups` are the earlier items'."""
-    name, count = wanted["class"], wanted["count"]
-    if len(candidates) < count:
-        return f"expected {name}>={count}, found {len(candidates)}"
-    if "color" in wanted:
-        colors = [candidate.color for candidate in candidates]
-        if colors.count(wanted["color"]) < count:
-            return f"expected {wanted['color']} {name}>={count}, found {', '.join(map(str, colors))}"
-    if "position" in wanted:
-        relation, target = wanted["position"]
-        if relation not in RELATIONS or not 0 <= target < len(groups):
-            raise EvaluationError(
-                f"position {wanted['position']!r} of {name!r}: want one of {RELATIONS} and an earlier item"
-            )
-        references = groups[target]
-        if references is None:
-            return f"no target for {name} to be {relation}"
-        for candidate in candidates:
-            for reference in references:
-                relations = relative_position(candidate.box, reference.box, thresholds.position)
-                if relation not in relations:
-                    return f"expected {name} {relation} target, found {', '.join(sorted(relations)) or 'no relation'}"
+    name = wanted["class"]
+    relation, target = wanted["position"]
+    if relation not in RELATIONS or not 0 <= target < len(groups):
+        raise EvaluationError(
+            f"position {wanted['position']!r} of {name!r}: want one of {RELATIONS} and an earlier item"
+        )
+    references = groups[target]
+    if references is None:
+        return f"no target for {name} to be {relation}"
+    for candidate in candidates:
+        for reference in references:
+            relations = relative_position(candidate.box, reference.box, thresholds.position)
+            if relation not in relations:
+                return f"expected {name} {relation} target, found {', '.join(sorted(relations)) or 'no relation'}"
     return None
 
 

@@ -332,6 +332,10 @@ def _refuse_what_needs_whole_weights(config: Config) -> None:
             config.stage == "tokenizer" and config.tokenizer_stage.enable_code_restart,
             "set it to false",
         ),
+        f"stage is {config.stage}": (
+            config.stage.startswith("grpo_"),
+            "start it with configs/accelerate/multi_gpu.yaml, not",
+        ),
     }
     for what, (is_chosen, remedy) in chosen.items():
         if is_chosen:

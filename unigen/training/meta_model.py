@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of a configuration on the meta device: sizes without weights, from config.json files alone."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,9 +28,12 @@ from unigen.models.weights import read_config
 from unigen.sequence.vocabulary import TASK_TOKENS, Vocabulary
 from unigen.training.optimizer import freeze
 from unigen.training.stages.contrast import CaptionContrast
-from unigen.training.stages.registry import as_trained, describe_model
+from unigen.training.stages.registry import DRAWING_STAGES, as_trained, describe_model
 from unigen.training.stages.tokenizer_registry import require_features
 from unigen.training.stages.unifork_registry import describe_unifork, unifork_config
+
+if TYPE_CHECKING:
+    from unigen.training.uae_meta import MetaUae
 
 STAND_INS = "dry_run.json"
 """Beside a shipped config.json of a language model: how many entries its text tokenizer has, and the shipped image tokenizer
@@ -45,6 +51,7 @@ class MetaModels:
     siglip: SiglipModel | None = None
     discriminator: PatchDiscriminator | None = None
     contrast: CaptionContrast | None = None
+    uae: MetaUae | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     """Of each part; `adapters` are what LoRA adds."""
     notes: list[str] = field(default_factory=list)
@@ -52,7 +59,11 @@ class MetaModels:
     @property
     def trained(self) -> nn.Module:
         """What the stage wraps; names as in training."""
-        model = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(self.config.stage, self.language_model)
+        model: nn.Module | None = {"tokenizer": self.image_tokenizer, "vision": self.siglip}.get(
+            self.config.stage, self.language_model
+        )
+        if self.uae is not None:
+            model = self.uae.model or self.uae.vae
         parts = {"model": model, "discriminator": self.discriminator, "contrast": self.contrast}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
@@ -69,7 +80,12 @@ def build_on_meta(config: Config) -> MetaModels:
         CheckpointError, ConfigError: sizes that nothing on this machine says, or that do not fit together.
     """
     models = MetaModels(config)
-    if config.stage == "tokenizer":
+    if config.model.family == "uae":
+        from unigen.training.uae_meta import uae_on_meta  # diffusers takes seconds to import
+
+        models.uae = uae_on_meta(config)
+        models.parameters, models.notes = dict(models.uae.parameters), list(models.uae.notes)
+    elif config.stage == "tokenizer":
         models.image_tokenizer = build_image_tokenizer(find_config(config.model.image_tokenizer, config.data.root))
         with torch.device("meta"):
             models.discriminator = PatchDiscriminator() if config.tokenizer_stage.adversarial_weight else None
@@ -146,7 +162,7 @@ def _add_unigen(models: MetaModels, stand_ins: dict[str, object]) -> None:
     tower = None
     if wanted.vision_tower:
         tower = VisionTower.from_config(_folder(models, wanted.vision_tower, stand_ins, "vision_tower"), "meta")
-    models.vision_tower = tower if config.stage != "dpo" else None  # which never reads
+    models.vision_tower = tower if config.stage not in DRAWING_STAGES else None
     unigen = _unigen_config(models, stand_ins)
     describe_model(unigen, config, unigen.code_offset, models.image_tokenizer)
     with torch.device("meta"):

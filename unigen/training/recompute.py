@@ -49,7 +49,7 @@ def choose_recompute(models: MetaModels, backend: str, device_bytes: int) -> Rec
     """
     from unigen.training.step_cost import memory_per_gpu, sharded_totals, step_load
 
-    if models.row_config is None:
+    if models.row_config is None and models.uae is None:
         return "none"
     load = step_load(models)
     for kind in KINDS:

@@ -28,6 +28,7 @@ from unigen.objectives.cross_entropy import LOGITS_PER_CHUNK
 from unigen.sequence.mask_schedule import masked_ratio
 from unigen.training.compilation import find_layers
 from unigen.training.fork_cost import fork_flops
+from unigen.training.masked_policy_cost import masked_policy_flops, masked_rows_per_prompt
 from unigen.training.meta_model import MetaModels
 from unigen.training.optimizer import is_hidden_matrix
 
@@ -45,7 +46,7 @@ class StepLoad:
     """Samples of one global step, as they are dealt out to GPUs."""
 
     samples: int
-    """The two images of a pair are two."""
+    """The two images of a pair are two, and each rollout of a group is one."""
     rows: int
     """Packed rows, or samples where the stage has no rows."""
     rows_per_micro_batch: int
@@ -54,7 +55,11 @@ class StepLoad:
 
 
 def rows_per_sample(config: Config) -> int:
-    """Two for a pair of images."""
+    """Two for a pair of images, as many as a group has for what a policy makes; of a UniGen a row for each step of each."""
+    if config.stage == "grpo_generation" and config.model.family == "unigen":
+        return masked_rows_per_prompt(config)
+    if config.stage.startswith("grpo_"):
+        return config.grpo.group_size
     return 2 if config.stage == "dpo" else 1
 
 
@@ -74,9 +79,21 @@ def step_load(models: MetaModels) -> StepLoad:
 
 def step_flops(models: MetaModels) -> dict[str, float]:
     """Operations of one global step by part, and their `total`."""
-    stages = {"tokenizer": _tokenizer_stage_flops, "vision": _vision_stage_flops}
-    flops = stages.get(models.config.stage, _row_stage_flops)(models)
+    stages = {
+        "tokenizer": _tokenizer_stage_flops,
+        "vision": _vision_stage_flops,
+        "grpo_generation": masked_policy_flops,
+    }
+    of_stage = _uae_flops if models.uae is not None else stages.get(models.config.stage, _row_stage_flops)
+    flops = of_stage(models)
     return {**flops, "total": sum(flops.values())}
+
+
+def _uae_flops(models: MetaModels) -> dict[str, float]:
+    from unigen.training.uae_step_cost import uae_step_flops  # diffusers takes seconds to import
+
+    assert models.uae is not None
+    return uae_step_flops(models.config, models.uae)
 
 
 def _tokenizer_stage_flops(models: MetaModels) -> dict[str, float]:
@@ -177,10 +194,14 @@ def memory_per_gpu(models: MetaModels, load: StepLoad) -> dict[str, int]:
     training, parts = models.config.training, models.trained
     needs = {
         "weights_gradients_optimizer": _state_bytes(models),
-        "moving_average": 4 * count_parameters(parts) if training.ema_decay else 0,
+        "moving_average": 4 * count_parameters(parts, trained_only=True) if training.ema_decay else 0,
         "activations": _activation_bytes(models, load),
     }
     rows = models.row_config
+    if models.uae is not None and models.uae.model is not None:
+        exact = sum(p.numel() for p in models.uae.model.parameters() if p.dtype == torch.float32)
+        needs["bfloat16_weights"] = 2 * exact if training.precision == "bfloat16" else 0
+        needs["frozen_encoders"] = 4 * count_parameters(models.uae.vae)
     if rows is not None:
         head = rows.llm_config.vocab_size * rows.llm_config.hidden_size
         matrices = LanguageModelCost(rows.llm_config).matrix_parameters + head
@@ -198,10 +219,10 @@ def _state_bytes(models: MetaModels) -> int:
     """Weights, gradients and moments. Muon keeps one moment of the matrices that are its own, where AdamW has two."""
     parts = models.trained
     num_trained = count_parameters(parts, trained_only=True)
-    num_frozen = count_parameters(parts) - num_trained
+    frozen = sum(p.numel() * p.element_size() for p in parts.parameters() if not p.requires_grad)
     of_muon = [p.numel() for name, p in parts.named_parameters() if p.requires_grad and is_hidden_matrix(name, p)]
     spared = 4 * sum(of_muon) if models.config.optimizer.name == "muon" else 0
-    return ADAMW_BYTES_PER_PARAMETER * num_trained + 4 * num_frozen - spared
+    return ADAMW_BYTES_PER_PARAMETER * num_trained + frozen - spared
 
 
 def sharded_totals(models: MetaModels, needs: dict[str, int]) -> dict[str, int]:
@@ -236,6 +257,10 @@ def _gathered_bytes(models: MetaModels) -> int:
 
 def _activation_bytes(models: MetaModels, load: StepLoad) -> int:
     training, rows = models.config.training, models.row_config
+    if models.uae is not None:
+        from unigen.training.uae_step_cost import uae_activation_bytes
+
+        return uae_activation_bytes(models.config, models.uae, load.rows_per_micro_batch)
     if rows is None:
         one = _auto_encode(models) if models.config.stage == "tokenizer" else _contrast(models)
         words = 0 if models.contrast is None else _read_caption(models.contrast.text_model).kept_bytes

@@ -19,6 +19,7 @@ from unigen.objectives.preference import MaskedCodes
 from unigen.reference.preference import image_log_probs_slowly, preference_loss_slowly
 from unigen.training.stages.dpo import DpoStage
 from unigen.training.stages.row_losses import supervised_states
+from unigen.training.stages.stage import Stage
 
 LORA = {"lora": {"rank": 2, "alpha": 4}}
 
@@ -69,13 +70,13 @@ def loss_of_the_plain_twin(stage: DpoStage, samples: Sequence[Sample], beta: flo
     return total
 
 
-def nudge(stage: DpoStage) -> None:
+def nudge(stage: Stage) -> None:
     """Weights that are no longer the reference's."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in stage.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.mark.parametrize("sft_weight", [0.0, 0.5])

@@ -1,32 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading a judge's model from a folder of transformers: whole, in float32, from the disk alone."""
+"""Loading a judge's model from a folder of transformers."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unigen.errors import EvaluationError
+from unigen.errors import CheckpointError, EvaluationError
+from unigen.models import pretrained
 
 
 def load_whole(kind: Any, folder: Path, what: str) -> Any:
     """A model of the class `kind`, every parameter of which the folder fills.
 
-    transformers only warns of what is missing, and the model then judges by random numbers.
-
     Raises:
         EvaluationError: the folder holds no such model, or not all of it.
     """
     try:
-        model, report = kind.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise EvaluationError(f"{folder} cannot be loaded as {what}: {first}; run scripts/setup_eval.sh") from error
-    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if absent:
-        raise EvaluationError(
-            f"{folder} does not fill {what}: {len(absent)} parameters, the first is {absent[0]}; run scripts/setup_eval.sh"
-        )
-    return model
+        return pretrained.load_whole(kind, folder, what)
+    except CheckpointError as error:
+        raise EvaluationError(f"{error}; run scripts/setup_eval.sh") from error

@@ -10,6 +10,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from unigen.errors import ConfigError
+
+STOP = "<|im_end|>"
+"""Ends a message, and so an answer."""
+
 
 @dataclass(frozen=True)
 class UaeTemplate:
@@ -38,6 +43,25 @@ class UaeTemplate:
         messages[0]["content"] += [{"type": "image"}] * num_images
         words = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return f"{words}{answer_start}"
+
+    def dialogue(self, exchanges: Sequence[tuple[str, str]], num_images: int) -> list[tuple[str, bool]]:
+        """A whole chat in pieces, each with whether the model writes it: the answers up to the mark of their end.
+
+        Raises:
+            ConfigError: a chat template that changes what was said before as the chat goes on.
+        """
+        pieces: list[tuple[str, bool]] = []
+        said = ""
+        for number, (question, answer) in enumerate(exchanges):
+            asked = self.question(exchanges[:number], question, num_images)
+            if not asked.startswith(said):
+                raise ConfigError(
+                    "the chat template of model.text_tokenizer says earlier turns in other words as a chat goes on, so answers "
+                    "cannot be learnt in their places; take that of Qwen2.5-VL"
+                )
+            pieces += [(asked[len(said) :], False), (f"{answer}{STOP}", True)]
+            said = f"{asked}{answer}{STOP}"
+        return pieces
 
 
 def _message(role: str, words: str) -> dict[str, Any]:

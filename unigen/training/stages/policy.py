@@ -79,10 +79,17 @@ class PolicyBatch:
 
 
 class PolicyStage(Stage):
-    """A stage that scores what its own model made. The rewards are outside of the module, and never trained."""
+    """A stage that scores what its own model made. The rewards are outside of the module, and never trained.
 
-    def __init__(self, config: Config, rewards: WeightedRewards) -> None:
-        super().__init__()
+    Comes before the stage of a family among the bases of a class.
+    """
+
+    def __init__(self, config: Config, rewards: WeightedRewards, *parts: Any) -> None:
+        """
+        Args:
+            parts: what the family's stage takes.
+        """
+        super().__init__(*parts)
         self._config = config
         self._grpo = config.grpo
         self._rewards = rewards
@@ -111,7 +118,11 @@ class PolicyStage(Stage):
         with torch.no_grad(), self._run_precision():
             experience = self._experience(samples)
         self.train(was_training)
-        parts = [experience.learnt[start :: self.num_updates] for start in range(self.num_updates)]
+        # By their numbers in their groups, so that it does not matter which groups lie on a rank.
+        parts = [
+            [rollout for member, rollout in experience.learnt if member % self.num_updates == number]
+            for number in range(self.num_updates)
+        ]
         updates = [Update(self.counts(part), list(self.batches(part))) for part in parts]
         return [replace(updates[0], measured=experience.measured, notes=experience.notes), *updates[1:]]
 
@@ -192,8 +203,8 @@ class PolicyStage(Stage):
             found.measure("reward/group_deviation", float(spread))
             found.measure("groups/without_spread", float(not has_spread(group.rewards_N)))
             found.learnt += [
-                replace(rollout, advantage=advantage)
-                for rollout, advantage in zip(group.rollouts, advantages, strict=True)
+                (member, replace(rollout, advantage=advantage))
+                for member, (rollout, advantage) in enumerate(zip(group.rollouts, advantages, strict=True))
                 if advantage != 0
             ]
 
@@ -215,7 +226,8 @@ class _Group:
 class _Experience:
     """What one rank found out in a global step."""
 
-    learnt: list[Rollout] = field(default_factory=list)
+    learnt: list[tuple[int, Rollout]] = field(default_factory=list)
+    """Rollouts with their numbers in their groups."""
     measured: dict[str, tuple[float, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -27,14 +27,23 @@ from unigen.models.language import language_config, load_language_model
 from unigen.models.unigen import UniGen, UniGenConfig
 from unigen.models.vision import VisionTower
 from unigen.objectives.loss_kernels import find_loss_kernel
+from unigen.rewards.reward import build_rewards
 from unigen.sequence.vocabulary import Vocabulary
 from unigen.training.stages.dpo import DpoStage
+from unigen.training.stages.masked_policy import MaskedPolicyStage
 from unigen.training.stages.parts import image_positions, require_room, text_tokenizer
-from unigen.training.stages.pretrain import Origins, PretrainStage, row_preparer
+from unigen.training.stages.pretrain import PretrainStage, row_preparer
 from unigen.training.stages.sft import SftStage
 from unigen.training.stages.stage import Stage
 from unigen.training.stages.tokenizer_registry import build_tokenizer_stage, build_vision_stage
 from unigen.training.stages.unifork_registry import build_unifork_preparer, build_unifork_stage
+from unigen.training.stages.unigen import Origins
+
+DRAWING_STAGES = ("dpo", "grpo_generation")
+"""Stages of a UniGen that draw alone: its vision tower is not run, but their checkpoints name it."""
+
+LANGUAGE_MODEL_LAYERS = r"llm\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The linear layers of a language model, which `training.lora` adapts where it does not say."""
 
 
 def build_stage(config: Config, device: torch.device) -> Stage:
@@ -44,8 +53,16 @@ def build_stage(config: Config, device: torch.device) -> Stage:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     torch.manual_seed(config.experiment.seed)
+    if config.model.family == "uae":
+        from unigen.training.stages.uae_registry import build_uae_stage  # Qwen2.5-VL takes seconds to import
+
+        return build_uae_stage(config, device)
     rows = {"unigen": _row_stage, "unifork": build_unifork_stage}[config.model.family]
-    builders = {"tokenizer": build_tokenizer_stage, "vision": build_vision_stage, **dict.fromkeys(ROW_STAGES, rows)}
+    builders = {
+        "tokenizer": build_tokenizer_stage,
+        "vision": build_vision_stage,
+        **dict.fromkeys((*ROW_STAGES, "grpo_generation"), rows),
+    }
     return builders[config.stage](config, device)
 
 
@@ -56,11 +73,13 @@ def build_row_preparer(config: Config) -> RowPreparer | PairPreparer:
         CheckpointError, ConfigError: a folder that is missing or does not fit.
     """
     assert config.stage in ROW_STAGES, "the others have no rows"
+    if config.model.family == "uae":
+        raise ConfigError("the chats of model.family=uae are no packed rows, so there are none to show")
     if config.model.family == "unifork":
         return build_unifork_preparer(config)
     wanted, root = config.model, config.data.root
     image_tokenizer = build_image_tokenizer(find_config(wanted.image_tokenizer, root))
-    tower_name = wanted.vision_tower if config.stage != "dpo" else None
+    tower_name = wanted.vision_tower if config.stage not in DRAWING_STAGES else None
     tower = VisionTower.from_config(find_config(tower_name, root)) if tower_name else None
     tokenizer = text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
@@ -74,9 +93,13 @@ def build_image_preparer(config: Config) -> Callable[[RawSample, Draws], Sample]
     """What makes the images of a stage of single images, as `target_image` to be looked at; no weights are needed.
 
     Raises:
-        CheckpointError, ConfigError: a folder that is missing or is no SigLIP.
+        CheckpointError, ConfigError: a folder that is missing or is no SigLIP, or a stage that reads no images.
     """
-    if config.stage == "tokenizer":
+    if config.stage == "grpo_generation" and config.model.family == "unigen":
+        raise ConfigError(
+            "stage grpo_generation draws what it learns from while it runs; there is nothing to show before"
+        )
+    if config.stage == "tokenizer" or config.model.family == "uae":
         return ImagePreparer(config.model.image_resolution)
     assert config.model.vision_tower is not None, "the configuration's check asks for it"
     tower = VisionTower.from_config(find_config(config.model.vision_tower, config.data.root))
@@ -100,7 +123,7 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
     loss_kernel = find_loss_kernel(config.training.loss_kernel, device)
     origins = _origins(config)
     image_tokenizer = load_image_tokenizer(origins.image_tokenizer, device)
-    tower_folder = origins.vision_tower if config.stage != "dpo" else None
+    tower_folder = origins.vision_tower if config.stage not in DRAWING_STAGES else None
     tower = VisionTower.load(tower_folder, device) if tower_folder else None
     tokenizer = text_tokenizer(config)
     vocabulary = Vocabulary.from_tokenizer(tokenizer, image_tokenizer.codebook_size)
@@ -109,23 +132,36 @@ def _row_stage(config: Config, device: torch.device) -> Stage:
     if tower is not None:
         model.add_projector(tower.hidden_size, wanted.projector_depth)
         model.config.vision_tower = wanted.vision_tower
-    if config.stage == "dpo":
-        return _dpo_stage(config, model, device, (tokenizer, image_tokenizer, tower, origins))
+    if config.stage in DRAWING_STAGES:
+        build = {"dpo": _dpo_stage, "grpo_generation": _masked_policy_stage}[config.stage]
+        return build(config, model, device, (tokenizer, image_tokenizer, tower, origins))
     kind = SftStage if tower is not None else PretrainStage
-    return kind(config, as_trained(model, config), tokenizer, image_tokenizer, tower, origins, loss_kernel)
+    return kind(config, as_trained(model, config), tokenizer, image_tokenizer, tower, origins, loss_kernel=loss_kernel)
 
 
 def _dpo_stage(config: Config, model: UniGen, device: torch.device, parts: tuple[Any, ...]) -> DpoStage:
+    _require_named_tower(model, config)
+    reference = copy.deepcopy(model) if config.dpo.reference == "copy" else None
+    if reference is not None:
+        nn.Module.to(reference, device).eval().requires_grad_(False)
+    return DpoStage(config, as_trained(model, config), *parts, reference=reference)
+
+
+def _masked_policy_stage(
+    config: Config, model: UniGen, device: torch.device, parts: tuple[Any, ...]
+) -> MaskedPolicyStage:
+    _require_named_tower(model, config)
+    rewards = build_rewards(config.grpo.rewards, config.data.root, device)
+    return MaskedPolicyStage(config, rewards, as_trained(model, config), *parts)
+
+
+def _require_named_tower(model: UniGen, config: Config) -> None:
     wanted = config.model
     if model.mm_projector is not None and wanted.vision_tower is None:
         raise ConfigError(
             f"{wanted.pretrained} reads images through a vision tower, but model.vision_tower is null; name its folder: it is "
             "not run, but the checkpoints of this stage have to name it"
         )
-    reference = copy.deepcopy(model) if config.dpo.reference == "copy" else None
-    if reference is not None:
-        nn.Module.to(reference, device).eval().requires_grad_(False)
-    return DpoStage(config, as_trained(model, config), *parts, reference=reference)
 
 
 def _origins(config: Config) -> Origins:
@@ -174,18 +210,23 @@ def describe_model(model: UniGenConfig, config: Config, code_offset: int, image_
     model.image_tokenizer = config.model.image_tokenizer
     assert math.isqrt(model.num_image_codes) ** 2 == model.num_image_codes
     require_room(config, model.row_length, model.num_image_codes)
-    if config.stage == "dpo" and config.training.rows_per_micro_batch == 1:
+    if _goes_in_pairs(config) and config.training.rows_per_micro_batch == 1:
         pair = 2 * model.row_length
         if config.training.tokens_per_row < pair:
             raise ConfigError(
                 f"training.tokens_per_row is {config.training.tokens_per_row} and training.rows_per_micro_batch is 1, but both "
-                f"images of a pair go into one forward pass; set the first to {pair} or the second to 2"
+                f"rows of a pair go into one forward pass; set the first to {pair} or the second to 2"
             )
+
+
+def _goes_in_pairs(config: Config) -> bool:
+    """Two images of a prompt, or with guidance the row of a prompt and that of none."""
+    return config.stage == "dpo" or (config.stage == "grpo_generation" and config.grpo.masked.has_guidance)
 
 
 def as_trained(model: UniGen, config: Config) -> UniGen:
     """The model with the adapters that `training.lora` asks for, and what the stage never runs frozen."""
-    is_read_by = config.stage != "dpo" and config.model.vision_tower is not None
+    is_read_by = config.stage not in DRAWING_STAGES and config.model.vision_tower is not None
     if model.mm_projector is not None and not is_read_by:
         model.mm_projector.requires_grad_(False)
     lora = config.training.lora
@@ -195,7 +236,7 @@ def as_trained(model: UniGen, config: Config) -> UniGen:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=lora.target_modules or LANGUAGE_MODEL_LAYERS,
         modules_to_save=["mm_projector"] if model.mm_projector is not None and is_read_by else None,
     )
     return get_peft_model(model, adapter)  # type: ignore[return-value]  # a PeftModel passes all attributes through

@@ -59,13 +59,13 @@ class TokenizerStage(Stage):
 
     def empty_batch(self) -> Batch:
         side = self._config.model.image_resolution
-        blank = ImagePreparer(side)(RawSample("", "t2i", (blank_image(side),)), Draws(0, "", 0))
+        blank = self.prepare(RawSample("", "t2i", (blank_image(side),)), Draws(0, "", 0))
         return collate([[blank]])
 
     def forward(self, batch: Batch, scales: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         pixels_B3HW = torch.stack(batch.target_images)
         counted_B = are_counted(batch).to(pixels_B3HW.device)
-        output = self.model(pixels_B3HW)
+        output = self._rebuild(pixels_B3HW, batch)
         terms = self._terms(pixels_B3HW, output)
         if self.contrast is not None and self._words is not None:
             assert isinstance(output, FeatureTokenizerOutput)
@@ -84,12 +84,19 @@ class TokenizerStage(Stage):
             **_usage(output, counted_B),
         }
 
+    def _rebuild(self, pixels_B3HW: Tensor, batch: Batch) -> TokenizerOutput | FeatureTokenizerOutput:
+        output: TokenizerOutput | FeatureTokenizerOutput = self.model(pixels_B3HW)
+        return output
+
+    def _latent_terms(self, output: TokenizerOutput | FeatureTokenizerOutput) -> dict[str, Tensor]:
+        return _quantiser_terms(output, self._weights.entropy_inverse_temperature)
+
     def _terms(self, pixels_B3HW: Tensor, output: TokenizerOutput | FeatureTokenizerOutput) -> dict[str, Tensor]:
-        chosen, made_B3HW = self._weights, output.reconstruction
+        made_B3HW = output.reconstruction
         terms = {
             "l1": reconstruction.absolute_error(made_B3HW, pixels_B3HW),
             "l2": reconstruction.squared_error(made_B3HW, pixels_B3HW),
-            **_quantiser_terms(output, chosen.entropy_inverse_temperature),
+            **self._latent_terms(output),
         }
         extract = self._perceptual[0]
         if extract is not None:

@@ -111,8 +111,8 @@ def strip_opening(text: str) -> str:
 
 
 def load_prompts(name: str) -> tuple[str, ...]:
-    """The prompts that ask for a caption: `short`, `long`, `sentence`, those of a JSON file with a list of strings, or a sentence
-    itself.
+    """The prompts that ask for a caption: `short`, `long`, `sentence`, those of a JSON file with a list of strings, or one of
+    several words that is given itself.
 
     Raises:
         ConfigError: a file that is not such a list.

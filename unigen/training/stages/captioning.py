@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unigen.config.schema import TaskName
 from unigen.data.batch import Batch, Sample, collate, count_targets
 from unigen.data.draws import Draws
 from unigen.data.preparation import blank_image
@@ -22,7 +23,7 @@ from unigen.sequence.layout import PADDING
 from unigen.training.stages.stage import in_chunks
 from unigen.training.stages.uae import UaeStage
 
-TASK = "mmu"
+TASK: TaskName = "mmu"
 
 
 class CaptioningStage(UaeStage):

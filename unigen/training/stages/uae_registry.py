@@ -87,9 +87,10 @@ def find_uae(config: Config, processor: Any) -> Uae:
     elif wanted.initialization == "random":
         model = Uae(random_sizes(config, len(processor.tokenizer)))
     else:
-        return put_together(part_folders(config))
-    for part, name in named_parts(config).items():
-        exchange_part(model, part, find_model(name, root))
+        model = put_together(part_folders(config))
+    if wanted.pretrained or wanted.initialization == "random":
+        for part, name in named_parts(config).items():
+            exchange_part(model, part, find_model(name, root))
     _check_marks(model.config, processor, config)
     return model
 

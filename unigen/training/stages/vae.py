@@ -33,7 +33,7 @@ class VaeStage(TokenizerStage):
     def prepare(self) -> Callable[[RawSample, Draws], Sample]:
         return SeededImagePreparer(self._config.model.image_resolution)
 
-    def _rebuild(self, pixels_B3HW: Tensor, batch: Batch) -> VaeOutput:
+    def _rebuild(self, pixels_B3HW: Tensor, batch: Batch) -> VaeOutput:  # type: ignore[override]  # see `model`
         side = self.model.latent_side(pixels_B3HW.shape[-1])
         shape = (self.model.latent_channels, side, side)
         noise = LatentNoise([one.seed for one in batch.drawings], shape, pixels_B3HW.device)

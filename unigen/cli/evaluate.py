@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from unigen.cli import best_of, model_options
-from unigen.config.evaluation import BestOfNConfig
+from unigen.config.evaluation import UNIFIED_BENCH_METRICS, BestOfNConfig
 from unigen.errors import ConfigError
 
 SETTINGS = {
@@ -26,6 +26,7 @@ SETTINGS = {
     "resolution": "drawing.resolution",
     "prompts": "geneval.prompts",
     "lmms_tasks": "lmms.tasks",
+    "models": "unified_bench.models",
     "best_of": "best_of_n.num_drawn",
     "keep": "best_of_n.num_kept",
     "verifier": "best_of_n.verifiers",
@@ -35,6 +36,7 @@ CHOOSING = ("geneval_shapes_cot", "geneval_cot", "dpg_cot")
 USED_BY = {
     "prompts": ("geneval", "geneval_cot"),
     "lmms_tasks": ("lmms",),
+    "models": ("unified_bench",),
     "best_of": CHOOSING,
     "keep": CHOOSING,
     "verifier": CHOOSING,
@@ -73,7 +75,7 @@ def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool
 )
 @click.option(
     "--model",
-    "models",
+    "checkpoints",
     multiple=True,
     help="A checkpoint's folder, a run's folder, or a name under the data root. Given several times, each has its folder "
     "under --output, and the page and results.json there are over all.",
@@ -107,6 +109,13 @@ def _print_benchmarks(context: click.Context, _: click.Parameter, is_asked: bool
     callback=lambda _context, _option, names: f"[{names}]",
     help="Tasks of lmms-eval with commas between them.  [those of the READMEs]",
 )
+@click.option(
+    "--models",
+    metavar="NAMES",
+    callback=lambda _context, _option, names: f"[{names}]",
+    help=f"For unified_bench: the encoders that compare, with commas between them. {', '.join(UNIFIED_BENCH_METRICS)} are "
+    "the benchmark's own; with fewer there is no overall score.",
+)
 @model_options.with_options(
     best_of.numbers(
         f"{BestOfNConfig.num_drawn}",
@@ -129,7 +138,7 @@ def command(
     overrides: tuple[str, ...],
     benchmarks: str,
     output: Path,
-    models: tuple[str, ...],
+    checkpoints: tuple[str, ...],
     images: Path | None,
     config: Path | None,
     data: Path | None,
@@ -151,11 +160,11 @@ def command(
 
     wanted = find_benchmarks([name.strip() for name in benchmarks.split(",") if name.strip()])
     settings = load_evaluation(config, [*_given_settings(context, [one.name for one in wanted]), *overrides])
-    _check_support(wanted, models, images, data_root)
+    _check_support(wanted, checkpoints, images, data_root)
     ranks = Ranks.from_environment()
-    labels = labels_of([*models] or [str(images)])
+    labels = labels_of([*checkpoints] or [str(images)])
     evaluations, outcomes = {}, []
-    for model, label in zip(models or (None,), labels, strict=True):
+    for model, label in zip(checkpoints or (None,), labels, strict=True):
         options = Options.of(
             settings,
             output=output if len(labels) == 1 else output / label,

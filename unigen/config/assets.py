@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public weights and data that configurations name: where they come from, their licence, and the folder they go to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,8 @@ class Asset:
     licence: str
     patterns: tuple[str, ...] = ()
     """Files to fetch, as glob patterns; empty fetches all."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File -> SHA-256, for weights on which published numbers rest."""
 
     @property
     def place(self) -> str:
@@ -79,8 +81,17 @@ ASSETS: dict[str, Asset] = {
             "32bd64288804d66eefd0ccbe215aa642df71cc41",
             "see its page",
             TRANSFORMERS_FILES,
+            {"model.safetensors": "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"},
         ),
-        _transformers("dinov2-large", "facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"),
+        Asset(
+            "dinov2-large",
+            "facebook/dinov2-large",
+            "model",
+            "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+            "Apache-2.0",
+            TRANSFORMERS_FILES,
+            {"model.safetensors": "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"},
+        ),
         Asset(
             "dinov3-vitl16-pretrain-lvd1689m",
             "facebook/dinov3-vitl16-pretrain-lvd1689m",
@@ -88,6 +99,7 @@ ASSETS: dict[str, Asset] = {
             "ea8dc2863c51be0a264bab82070e3e8836b02d51",
             "DINOv3 License; gated",
             TRANSFORMERS_FILES,
+            {"model.safetensors": "dcb2e45127cccbf1601e5f42fef165eea275c8e5213197e8dcf3f48822718179"},
         ),
         Asset("LongCLIP-L", "BeichenZhang/LongCLIP-L", "model", None, "see its page", (LONG_CLIP_WEIGHTS[0],)),
         Asset("magvitv2", "showlab/magvitv2", "model", "5c3fa78f8b3523347c5cd1a4c97f3c4e96f33d5d", "see its page"),

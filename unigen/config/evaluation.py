@@ -8,6 +8,11 @@ are seen from where the command is run.
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from unigen.config.policy import EncoderKind
+
+UNIFIED_BENCH_METRICS = ("clip", "longclip", "dinov2", "dinov3")
+"""The four encoders of Unified-Bench; its overall score is over all of them or is not there."""
+
 
 @dataclass(frozen=True)
 class DrawingConfig:
@@ -167,6 +172,42 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True)
+class SimilarityEncoderConfig:
+    """An encoder by which images are compared."""
+
+    kind: EncoderKind
+    model: str | None = None
+    """Its folder, as given or under `<data root>/checkpoints`; null takes the published one of the kind."""
+    weights: str | None = None
+    """How the hash of its weights begins, as manifests name it; null compares the published ones with what is known of them."""
+
+
+def _published_encoders() -> dict[str, SimilarityEncoderConfig]:
+    return {name: SimilarityEncoderConfig(kind=name) for name in UNIFIED_BENCH_METRICS}
+
+
+@dataclass(frozen=True)
+class UnifiedBenchConfig:
+    """Settings of Unified-Bench (arXiv 2509.09666): images are captioned, drawn again from the caption alone, and compared."""
+
+    images: str | None = None
+    """Folder of the images, those in its folders too; null takes the release's, `<data root>/datasets/unified_bench`. In the world
+    of shapes `evaluation/captioned` holds images that training never shows."""
+    num_images: int = 100
+    """How many are taken, the first ones by name; fewer are refused, or make the result partial."""
+    models: tuple[str, ...] = UNIFIED_BENCH_METRICS
+    """Which of `encoders` compare. There is an overall score of the published four alone."""
+    encoders: dict[str, SimilarityEncoderConfig] = field(default_factory=_published_encoders)
+    """Encoders by name: the published four, and any of one's own."""
+    question: str | None = None
+    """What asks for a caption; null takes the family's own words."""
+    max_new_tokens: int | None = None
+    """Longest caption; null takes the family's, 512 for UAE as released."""
+    caption_temperature: float | None = None
+    """Null takes the family's, 0.7 for UAE as released, 0 (the likeliest word) for the others."""
+
+
+@dataclass(frozen=True)
 class QuestionFileConfig:
     """Where the files of a benchmark of the LLaVA 1.5 protocol lie; null takes its place under `playground/data/eval`, which is
     looked for here and below the data root."""
@@ -199,4 +240,5 @@ class EvaluationConfig:
     mme: QuestionFileConfig = field(default_factory=QuestionFileConfig)
     pope: QuestionFileConfig = field(default_factory=QuestionFileConfig)
     seed_bench: QuestionFileConfig = field(default_factory=QuestionFileConfig)
+    unified_bench: UnifiedBenchConfig = field(default_factory=UnifiedBenchConfig)
     vqav2: QuestionFileConfig = field(default_factory=QuestionFileConfig)

@@ -17,6 +17,7 @@ from unigen.evaluation.geneval_shapes import GenevalShapes
 from unigen.evaluation.job import Benchmark
 from unigen.evaluation.llava_questions.benchmark import QUESTION_BENCHMARKS
 from unigen.evaluation.lmms.benchmark import Lmms
+from unigen.evaluation.unified_bench.benchmark import UnifiedBench
 from unigen.evaluation.vqa_shapes import VqaShapes
 
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "alignment": Alignment,
     "lmms": Lmms,
     "dpg": Dpg,
+    "unified_bench": UnifiedBench,
     "mjhq_fid": MjhqFid,
     "fid": FolderFid,
     **QUESTION_BENCHMARKS,

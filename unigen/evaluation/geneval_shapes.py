@@ -15,7 +15,7 @@ from PIL import Image
 from unigen.data.manifest import file_hash, open_run
 from unigen.data.shapes.detector import detect
 from unigen.data.shapes.render import render
-from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
+from unigen.evaluation.families import IMAGES, UAE, UNIFORK, UNIGEN
 from unigen.evaluation.geneval.drawing import draw_prompts, drawn_prompts, lay_out_prompt
 from unigen.evaluation.geneval.summary import Graded, estimate_tags, present_tags, summarise
 from unigen.evaluation.items import Item, expand, read_entries
@@ -32,7 +32,7 @@ Entry = Mapping[str, Any]
 
 class GenevalShapes:
     name = "geneval_shapes"
-    families = frozenset({UNIGEN, UNIFORK, IMAGES})
+    families = frozenset({UNIGEN, UNIFORK, UAE, IMAGES})
 
     def check(self, job: Job) -> None:
         _work(job)

@@ -43,6 +43,7 @@ def scores(results: Mapping[str, Any]) -> list[Score]:
         "geneval": _geneval(results),
         "dpg": _dpg(results),
         "fid": _fid(results),
+        "unified_bench": _unified_bench(results),
         "best_of_n": _best_of_n(results),
         "vqa_shapes": _reading(results),
         "lmms": _understanding(results),
@@ -118,6 +119,18 @@ def _fid(results: Mapping[str, Any]) -> Iterator[Score]:
             )
             for category, value in found["categories"].items():
                 yield Score(f"FID ({name})", category, value)
+
+
+def _unified_bench(results: Mapping[str, Any]) -> Iterator[Score]:
+    found = results.get("unified_bench")
+    if not found:
+        return
+    group = "Redrawing (unified_bench)"
+    if "overall" in found:
+        yield Score(group, "overall", found["overall"], tuple(found["interval"]), "/ 100", "mean of the four encoders")
+    for name, one in found["similarity"].items():
+        note = f"cosine, {found['num_images']} images"
+        yield Score(group, name, one["mean"], (one["low"], one["high"]), note=note)
 
 
 def _best_of_n(results: Mapping[str, Any]) -> Iterator[Score]:

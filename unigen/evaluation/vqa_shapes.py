@@ -17,7 +17,7 @@ from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
-from unigen.evaluation.families import UNIFORK, UNIGEN
+from unigen.evaluation.families import UAE, UNIFORK, UNIGEN
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
 from unigen.evaluation.records import RecordWriter, read_records
@@ -35,7 +35,7 @@ Answer = tuple[Entry, bool]
 
 class VqaShapes:
     name = "vqa_shapes"
-    families = frozenset({UNIGEN, UNIFORK})
+    families = frozenset({UNIGEN, UNIFORK, UAE})
 
     def check(self, job: Job) -> None:
         _work(job)

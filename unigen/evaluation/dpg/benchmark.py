@@ -21,7 +21,7 @@ from unigen.evaluation.dpg.scoring import Answers, score_dpg
 from unigen.evaluation.dpg.self_test import KNOWN, QUESTIONS_NAME, SELF_TEST_NAME, known_questions, self_test
 from unigen.evaluation.dpg.work import NAME, Work, draw_missing, make_grids
 from unigen.evaluation.drawings import read_image
-from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
+from unigen.evaluation.families import IMAGES, UAE, UNIFORK, UNIGEN
 from unigen.evaluation.job import DrawnPrompt, Job
 from unigen.evaluation.records import read_records
 from unigen.generation.png import write_png
@@ -29,7 +29,7 @@ from unigen.generation.png import write_png
 
 class Dpg:
     name = NAME
-    families = frozenset({UNIGEN, UNIFORK, IMAGES})
+    families = frozenset({UNIGEN, UNIFORK, UAE, IMAGES})
 
     def check(self, job: Job) -> None:
         open_run(job.folder, Work.of(job).identity(), writes=False)

@@ -14,7 +14,7 @@ from typing import Any
 from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import draw_items, drawing_record, images_root, is_drawn
-from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
+from unigen.evaluation.families import IMAGES, UAE, UNIFORK, UNIGEN
 from unigen.evaluation.fid.benchmark import compare, extract_reference, load_extractor, open_reference, tested_extractor
 from unigen.evaluation.fid.features import Picture, chunks_of, extract, files_hash, is_done
 from unigen.evaluation.items import Item, expand
@@ -35,7 +35,7 @@ class Prompt:
 
 class MjhqFid:
     name = "mjhq_fid"
-    families = frozenset({UNIGEN, UNIFORK, IMAGES})
+    families = frozenset({UNIGEN, UNIFORK, UAE, IMAGES})
 
     def check(self, job: Job) -> None:
         _reference(job, _prompts(job))

@@ -20,7 +20,7 @@ from unigen.data.json_files import read_json, write_json, write_lines
 from unigen.data.manifest import file_hash, open_run
 from unigen.errors import EvaluationError
 from unigen.evaluation.drawings import images_root
-from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN
+from unigen.evaluation.families import IMAGES, UAE, UNIFORK, UNIGEN
 from unigen.evaluation.geneval.drawing import (
     draw_prompts,
     drawn_prompts,
@@ -45,7 +45,7 @@ RESULT_KEYS = ("filename", "tag", "prompt", "correct", "reason", "metadata", "de
 
 class Geneval:
     name = "geneval"
-    families = frozenset({UNIGEN, UNIFORK, IMAGES})
+    families = frozenset({UNIGEN, UNIFORK, UAE, IMAGES})
 
     def check(self, job: Job) -> None:
         open_run(job.folder, Work.of(job).identity(), writes=False)

@@ -18,7 +18,7 @@ from unigen.data.faults import SampleRefused
 from unigen.data.images import decode_image
 from unigen.data.json_files import write_lines
 from unigen.data.manifest import file_hash, open_run
-from unigen.evaluation.families import UNIFORK, UNIGEN
+from unigen.evaluation.families import UAE, UNIFORK, UNIGEN
 from unigen.evaluation.items import Item, expand, read_entries
 from unigen.evaluation.job import Job
 from unigen.evaluation.llava_questions.answers import Answered, Files, Scores
@@ -54,7 +54,7 @@ class QuestionBenchmark:
     rules: Callable[[Sequence[Answered], Files], Scores]
     require: Callable[[], object] = lambda: None
     """Complains of what the rules need and is not installed, before anything is asked."""
-    families = frozenset({UNIGEN, UNIFORK})
+    families = frozenset({UNIGEN, UNIFORK, UAE})
 
     def check(self, job: Job) -> None:
         self.require()

@@ -10,7 +10,7 @@ from typing import Any
 from unigen.data.json_files import read_json, write_json
 from unigen.data.manifest import open_run
 from unigen.errors import EvaluationError
-from unigen.evaluation.families import UNIFORK, UNIGEN
+from unigen.evaluation.families import UAE, UNIFORK, UNIGEN
 from unigen.evaluation.job import Job
 from unigen.evaluation.lmms.judges import describe_judge, is_judged, require_judge, require_modules
 from unigen.evaluation.lmms.process import OUTPUT, run_lmms_eval
@@ -21,7 +21,7 @@ TASKS_FOLDER = "tasks"
 
 class Lmms:
     name = "lmms"
-    families = frozenset({UNIGEN, UNIFORK})
+    families = frozenset({UNIGEN, UNIFORK, UAE})
 
     def check(self, job: Job) -> None:
         open_run(job.folder, _identity(job), writes=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from unigen.cli import judge_options
 from unigen.cli.model_options import with_options
 
 OPTIONS = (
@@ -79,6 +80,56 @@ def _paired(summary: dict[str, Any]) -> Iterator[str]:
     """A line for each difference, with its interval."""
     for name, found in summary["paired"].items():
         yield f"{name:<28} {found['mean']:+.3f}   {found['low']:+.3f} – {found['high']:+.3f}"
+
+
+@command.command(
+    help="Whose captions a judge prefers, those of file A or of file B: each image is shown with both, in either order. A and B "
+    "are JSON lines with image and caption, as `unigen reconstruct` (captions.jsonl) and the benchmark unified_bench "
+    "(images.jsonl) write them. Writes DIR/verdicts.jsonl and DIR/report.json; goes on where it stopped; exits with 1 if an "
+    "image could not be judged."
+)
+@click.argument("first", metavar="A", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False), help="Where the images lie.  [where A says they do]"
+)
+@judge_options.options("endpoint", "transformers", "unigen", max_tokens=512)
+@OPTIONS[1]
+def captions(first: Path, second: Path, output: Path, images: Path | None, as_json: bool, **judge: Any) -> int:
+    from unigen.annotation.caption_duels import CaptionDuels, read_duels
+    from unigen.annotation.step import run_step
+    from unigen.data.json_files import write_json
+    from unigen.data.manifest import surroundings
+    from unigen.data.ranks import Ranks
+    from unigen.evaluation.unified_bench.win_rate import score_duels
+
+    ranks = Ranks.from_environment()
+    asked = judge_options.load(**judge)
+    outcome = run_step(CaptionDuels(read_duels(first, second, images), asked), output / "verdicts.jsonl", ranks)
+    if ranks.is_first:
+        for failure in outcome.failures:
+            click.echo(f"unigen: error: {failure}", err=True)
+        scores = score_duels(outcome.lines)
+        about = {
+            "a": str(first),
+            "b": str(second),
+            "judge": dict(asked.identity()),
+            "num_failed": len(outcome.failures),
+        }
+        summary = {**scores, **about, **surroundings(output)}
+        write_json(summary, output / "report.json")
+        _say(summary, _duel_lines(scores), output / "report.json", as_json)
+    return 1 if outcome.failures else 0
+
+
+def _duel_lines(scores: dict[str, Any]) -> Iterable[str]:
+    rate = scores["win_rate"]
+    yield f"A is preferred: {rate['mean']:.3f}   {rate['low']:.3f} – {rate['high']:.3f}"
+    names = ("wins", "losses", "ties", "order_dependent", "num_unparseable_replies")
+    yield ", ".join(f"{name.removeprefix('num_').replace('_', ' ')} {scores[name]}" for name in names)
+    if scores["num_judged"] < scores["num_images"]:
+        yield f"{scores['num_images'] - scores['num_judged']} of {scores['num_images']} images have no verdict in both orders"
 
 
 def _say(summary: dict[str, Any], lines: Iterable[str], page: Path, as_json: bool) -> None:

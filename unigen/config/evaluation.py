@@ -191,8 +191,8 @@ class UnifiedBenchConfig:
     """Settings of Unified-Bench (arXiv 2509.09666): images are captioned, drawn again from the caption alone, and compared."""
 
     images: str | None = None
-    """Folder of the images, those in its folders too; null takes the release's, `<data root>/datasets/unified_bench`. In the world
-    of shapes `evaluation/captioned` holds images that training never shows."""
+    """Folder of the images, those in its folders too; null takes the release's, `<data root>/datasets/unified_bench`. In the
+    world of shapes `evaluation/captioned` holds images that training never shows."""
     num_images: int = 100
     """How many are taken, the first ones by name; fewer are refused, or make the result partial."""
     models: tuple[str, ...] = UNIFIED_BENCH_METRICS

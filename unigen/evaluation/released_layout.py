@@ -4,21 +4,30 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from unigen.config.evaluation import DrawingConfig
 from unigen.errors import EvaluationError
-from unigen.evaluation.families import UNIFORK
+from unigen.evaluation.families import UAE, UNIFORK
 from unigen.evaluation.job import Benchmark, Options
+from unigen.generation.flow import FlowSettings
 from unigen.generation.maskgit import MaskGitSettings
 from unigen.generation.next_position import NextPositionSettings
+
+N = TypeVar("N", int, float)
 
 
 def settings_name(drawing: DrawingConfig, family: str) -> str:
     """How the released evaluation names folders of drawings by these settings; UniFork has no steps to name."""
-    kind = NextPositionSettings if family == UNIFORK else MaskGitSettings
-    scale = kind.guidance_scale if drawing.guidance_scale is None else drawing.guidance_scale
-    steps = MaskGitSettings.steps if drawing.steps is None else drawing.steps
-    return f"scale{scale:g}" if family == UNIFORK else f"step{steps}_scale{scale:g}"
+    if family == UNIFORK:
+        return f"scale{_given(drawing.guidance_scale, NextPositionSettings.guidance_scale):g}"
+    usual = FlowSettings if family == UAE else MaskGitSettings
+    scale, steps = _given(drawing.guidance_scale, usual.guidance_scale), _given(drawing.steps, usual.steps)
+    return f"step{steps}_scale{scale:g}"
+
+
+def _given(value: N | None, usual: N) -> N:
+    return usual if value is None else value
 
 
 def link_released_names(benchmarks: Sequence[Benchmark], options: Options, family: str) -> list[Path]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unified-Bench, protocol 1 (arXiv 2509.09666): a model describes an image, draws it from its words alone, and the two are compared.
+"""Unified-Bench, protocol 1 (arXiv 2509.09666): a model describes an image, draws it from its words alone, and both are compared.
 
 <folder>/captions/records-*.jsonl           the captions
 <folder>/images/<as the original>.png       the drawings, with records-*.jsonl beside `images`
@@ -24,6 +24,7 @@ from unigen.evaluation.unified_bench.encoders import describe_encoder, load_chec
 from unigen.evaluation.unified_bench.likeness import ImagePair, compare_pairs, summarise
 from unigen.evaluation.unified_bench.work import NAME, Work
 from unigen.generation.pipeline import AskRequest
+from unigen.rewards.image_encoders.encoder import ImageEncoder
 
 LINES_NAME = "images.jsonl"
 
@@ -69,7 +70,7 @@ class UnifiedBench:
         return {NAME: content}
 
 
-def _open_encoder(work: Work, name: str, *, writes: bool) -> Any:
+def _open_encoder(work: Work, name: str, *, writes: bool) -> ImageEncoder:
     """An encoder on this rank's device, which claims the folder of its likenesses."""
     encoder = load_checked_encoder(name, work.encoders[name], work.job.options.data_root, work.job.device)
     open_run(work.scored(name).folder, describe_encoder(encoder), writes=writes)
@@ -91,9 +92,7 @@ def _caption(work: Work) -> list[str]:
     return failures
 
 
-def _requests(
-    work: Work, pending: Sequence[Item], asked: deque[Item], failures: list[str]
-) -> Iterator[AskRequest]:
+def _requests(work: Work, pending: Sequence[Item], asked: deque[Item], failures: list[str]) -> Iterator[AskRequest]:
     """The requests one by one; `asked` gets what is asked in the order of the answers, `failures` a line for each bad image."""
     for item in pending:
         try:

@@ -34,9 +34,7 @@ def has_overall(names: Sequence[str]) -> bool:
     return set(names) == set(UNIFIED_BENCH_METRICS)
 
 
-def load_checked_encoder(
-    name: str, choice: SimilarityEncoderConfig, data_root: Path, device: str
-) -> ImageEncoder:
+def load_checked_encoder(name: str, choice: SimilarityEncoderConfig, data_root: Path, device: str) -> ImageEncoder:
     """An encoder whose weights are those that they should be, as far as that is known.
 
     Raises:

@@ -117,4 +117,6 @@ def _images(root: Path, settings: UnifiedBenchConfig, is_partial_allowed: bool) 
 def _require_different_names(root: Path, images: Sequence[Path]) -> None:
     (name, count), *_ = Counter(path.relative_to(root).with_suffix("") for path in images).most_common(1)
     if count > 1:
-        raise EvaluationError(f"{count} images of {root} are called {name}, and their drawings would be too; rename them")
+        raise EvaluationError(
+            f"{count} images of {root} are called {name}, and their drawings would be too; rename them"
+        )

@@ -36,7 +36,8 @@ def test_the_table_of_support_is_what_the_benchmarks_say(capsys: pytest.CaptureF
     assert main(["evaluate", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| benchmark | unigen | unifork | uae | images |"
-    assert "| `dpg` | yes | yes | – | yes |" in lines
+    assert "| `dpg` | yes | yes | yes | yes |" in lines
+    assert "| `unified_bench` | yes | yes | yes | – |" in lines
     assert "| `alignment` | yes | yes | – | – |" in lines
     assert "| `fid` | – | – | – | yes |" in lines
     assert len(lines) == 2 + len(BENCHMARKS)
@@ -51,7 +52,7 @@ def test_the_names_of_the_readmes_are_aliases() -> None:
 @pytest.mark.parametrize(
     ("family", "benchmark", "complaint"),
     [
-        ("uae", "geneval", "geneval cannot be run on models of the family 'uae'"),
+        ("uae", "alignment", "alignment cannot be run on models of the family 'uae'"),
         ("gpt2", "dpg", "dpg cannot be run on models of the family 'gpt2'"),
         (None, "vqa_shapes", "vqa_shapes cannot be run on images drawn elsewhere"),
         ("unigen", "fid", "fid cannot be run on models of the family 'unigen'"),
@@ -77,7 +78,15 @@ def test_the_released_checkpoint_is_of_our_family(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", [["--best-of", "5"], ["--keep", "1"], ["--verifier", "think"], ["--lmms-tasks", "gqa"], ["--prompts", "p"]]
+    "flag",
+    [
+        ["--best-of", "5"],
+        ["--keep", "1"],
+        ["--verifier", "think"],
+        ["--lmms-tasks", "gqa"],
+        ["--prompts", "p"],
+        ["--models", "clip"],
+    ],
 )
 def test_a_flag_that_no_benchmark_would_look_at_is_refused(
     flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -23,8 +23,8 @@ TIE = "tie"
 REQUEST = (
     "Here are two descriptions of this image.\n\nDescription 1:\n{first}\n\nDescription 2:\n{second}\n\n"
     "Which of them lets someone who cannot see the image picture it more faithfully: says more of what is there, more exactly, "
-    "and less of what is not? Being long is no merit in itself, and neither is being first. Weigh them in a few words, then end with "
-    "one line that is 'Verdict: 1', 'Verdict: 2' or 'Verdict: tie'."
+    "and less of what is not? Being long is no merit in itself, and neither is being first. Weigh them in a few words, then end "
+    "with one line that is 'Verdict: 1', 'Verdict: 2' or 'Verdict: tie'."
 )
 _VERDICT = re.compile(r"verdict\W*\b(1|2|tie)\b", re.IGNORECASE)
 _BARE = re.compile(r"\W*(1|2|tie)\W*", re.IGNORECASE)

@@ -100,7 +100,6 @@ def captions(first: Path, second: Path, output: Path, images: Path | None, as_js
     from unigen.annotation.caption_duels import CaptionDuels, read_duels
     from unigen.annotation.step import run_step
     from unigen.data.json_files import write_json
-    from unigen.data.manifest import surroundings
     from unigen.data.ranks import Ranks
     from unigen.evaluation.unified_bench.win_rate import score_duels
 
@@ -117,7 +116,7 @@ def captions(first: Path, second: Path, output: Path, images: Path | None, as_js
             "judge": dict(asked.identity()),
             "num_failed": len(outcome.failures),
         }
-        summary = {**scores, **about, **surroundings(output)}
+        summary = {**scores, **about}
         write_json(summary, output / "report.json")
         _say(summary, _duel_lines(scores), output / "report.json", as_json)
     return 1 if outcome.failures else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for a model that knows its pictures by heart: a caption is a picture's name, a drawing is the picture of that name."""
+"""A stand-in for a model that knows its pictures by heart: a caption is a picture's name, a drawing the picture of that name."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unified-Bench over a model: captioned, drawn again, compared; gone on with where it stopped; refused where something is missing."""
+"""Unified-Bench over a model: captioned, drawn again, compared; gone on with after a stop; refused where something is missing."""
 
 import json
 import shutil
@@ -108,14 +108,14 @@ def test_captions_are_asked_for_and_drawn_with_the_settings(pictures: Path, data
     assert model.settings == {"max_new_tokens": 7, "temperature": 0.5}
     assert scores["captions"]["question"] == "What is it?"
     assert len({request.seed for request in model.drawn}) == 5
-    with pytest.raises(EvaluationError, match="captioning.max_new_tokens was 7 and is now 8"):
+    with pytest.raises(EvaluationError, match=r"captioning.max_new_tokens was 7 and is now 8"):
         run(Redrawer(pictures), pictures, tmp_path, data_root, models=ONE, **{**written, "max_new_tokens": 8})
 
 
 def test_a_missing_encoder_is_an_error_before_anything_is_done(pictures: Path, data_root: Path, tmp_path: Path) -> None:
     absent = {**tiny_choices(), "dinov3": replace(tiny_choices()["dinov3"], model="not-there")}
     model = Redrawer(pictures)
-    with pytest.raises(EvaluationError, match="the encoder dinov3 cannot be used: .*not-there"):
+    with pytest.raises(EvaluationError, match=r"the encoder dinov3 cannot be used: .*not-there"):
         run(model, pictures, tmp_path, data_root, encoders=absent)
     assert model.asked == []
 

@@ -52,7 +52,7 @@ def test_the_description_of_a_public_model_names_its_repository_and_revision(tmp
 def test_encoders_are_chosen_by_name() -> None:
     known = UnifiedBenchConfig().encoders
     assert list(choose_encoders(["dinov3", "clip"], known)) == ["dinov3", "clip"]
-    with pytest.raises(EvaluationError, match="no encoder 'dino'.*choose from clip, longclip, dinov2, dinov3"):
+    with pytest.raises(EvaluationError, match=r"no encoder 'dino'.*choose from clip, longclip, dinov2, dinov3"):
         choose_encoders(["clip", "dino"], known)
     with pytest.raises(EvaluationError, match="name at least one encoder"):
         choose_encoders([], known)

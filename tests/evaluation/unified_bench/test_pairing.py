@@ -71,7 +71,7 @@ def test_the_six_kinds_of_files_are_images_and_nothing_else_is(tmp_path: Path) -
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="there is no folder of images .*absent"):
+    with pytest.raises(EvaluationError, match=r"there is no folder of images .*absent"):
         images_of(tmp_path / "absent")
-    with pytest.raises(EvaluationError, match="no images .* in "):
+    with pytest.raises(EvaluationError, match=r"no images .* in "):
         images_of(tmp_path)

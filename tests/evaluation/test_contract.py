@@ -16,7 +16,7 @@ from unigen.data.ranks import Ranks
 from unigen.errors import EvaluationError
 from unigen.evaluation.benchmarks import BENCHMARKS, find_benchmarks, require_support
 from unigen.evaluation.elsewhere import ImageFolder
-from unigen.evaluation.families import IMAGES, UNIFORK, UNIGEN, family_of
+from unigen.evaluation.families import IMAGES, UAE, UNIFORK, UNIGEN, family_of
 from unigen.evaluation.job import Job, Options
 from unigen.evaluation.released_layout import link_released_names, settings_name
 from unigen.evaluation.run import evaluate
@@ -186,6 +186,7 @@ def test_folders_are_named_after_the_settings_that_a_family_has() -> None:
     assert settings_name(DrawingConfig(steps=16, guidance_scale=1.5), UNIGEN) == "step16_scale1.5"
     assert settings_name(DrawingConfig(), UNIFORK) == "scale4"
     assert settings_name(DrawingConfig(guidance_scale=0), UNIFORK) == "scale0"
+    assert settings_name(DrawingConfig(steps=28), UAE) == "step28_scale5"
 
 
 def test_released_folder_names_are_links_to_ours(tmp_path: Path) -> None:

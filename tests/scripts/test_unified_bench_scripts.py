@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unified-Bench's commands over two folders, by the flags of the README and of the released script: result file, manifest, exit code."""
+"""Unified-Bench's commands over two folders, by the flags of README and released script: result file, manifest, exit code."""
 
 import json
 import runpy
@@ -26,7 +26,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(data_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
-    """Runs a script as `python scripts/unified_bench/NAME.py words` does, in this process and in a folder with `ref` and `gen`."""
+    """Runs a script as `python scripts/unified_bench/NAME.py words` does, here and in a folder with `ref` and `gen`."""
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "ref", 3)
     (tmp_path / "gen").mkdir()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.evaluation.lmms.rows import picture
 from tests.tiny import tiny_unigen
+from tests.tiny_uae import tiny_uae
 from unigen.errors import DataError, EvaluationError
 from unigen.generation.pipeline import AskRequest
 
@@ -77,6 +78,15 @@ def code_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(params=[SimpleModel, ChatModel])
 def kind(request: pytest.FixtureRequest) -> type[SimpleModel]:
     return request.param
+
+
+def test_a_uae_answers_as_a_task_wants_and_not_as_it_writes_captions(kind: type[SimpleModel], tmp_path: Path) -> None:
+    model = kind(pretrained=str(tiny_uae(tmp_path / "uae")), batch_size=2, device="cpu")
+    expected = [
+        model.pipeline.ask(ROWS[number]["images"], ROWS[number]["text"], max_new_tokens=4, temperature=0.0)
+        for number in range(3)
+    ]
+    assert model.generate_until([_request(model, number) for number in range(3)]) == expected
 
 
 def _count_asked(model: SimpleModel, stop_after: int | None = None) -> list[AskRequest]:

@@ -45,8 +45,8 @@ def test_the_description_of_a_public_model_names_its_repository_and_revision(tmp
     weights = weights_hash(folder)[:8]
     choice = SimilarityEncoderConfig(kind="dinov2", model=str(folder), weights=weights)
     found = describe_encoder(load_checked_encoder("dinov2", choice, tmp_path, "cpu"))
-    assert found["repository"] == "facebook/dinov2-large"
-    assert len(found["revision"]) == 40
+    assert found["origin"]["repository"] == "facebook/dinov2-large"
+    assert len(found["origin"]["revision"]) == 40
 
 
 def test_encoders_are_chosen_by_name() -> None:

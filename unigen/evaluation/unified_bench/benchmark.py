@@ -9,7 +9,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from unigen.data.json_files import read_json, write_lines
@@ -20,7 +19,7 @@ from unigen.evaluation.families import UAE, UNIFORK, UNIGEN
 from unigen.evaluation.items import Item
 from unigen.evaluation.job import Job
 from unigen.evaluation.records import RecordWriter, read_records
-from unigen.evaluation.unified_bench.encoders import describe_encoder, load_checked_encoder
+from unigen.evaluation.unified_bench.encoders import load_checked_encoder, origin_of
 from unigen.evaluation.unified_bench.likeness import ImagePair, compare_pairs, summarise
 from unigen.evaluation.unified_bench.work import NAME, Work
 from unigen.generation.pipeline import AskRequest
@@ -73,7 +72,7 @@ class UnifiedBench:
 def _open_encoder(work: Work, name: str, *, writes: bool) -> ImageEncoder:
     """An encoder on this rank's device, which claims the folder of its likenesses."""
     encoder = load_checked_encoder(name, work.encoders[name], work.job.options.data_root, work.job.device)
-    open_run(work.scored(name).folder, describe_encoder(encoder), writes=writes)
+    open_run(work.scored(name).folder, encoder.identity, writes=writes, notes=origin_of(encoder))
     return encoder
 
 
@@ -181,5 +180,5 @@ def _about_captions(work: Work, lines: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def _identity_of(work: Work, name: str) -> dict[str, Any]:
     """What the likenesses of an encoder were made with."""
-    path: Path = work.scored(name).folder / MANIFEST_NAME
-    return dict((read_json(path) or {})["identity"])
+    manifest = read_json(work.scored(name).folder / MANIFEST_NAME) or {}
+    return {**manifest["identity"], "origin": manifest["origin"]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from unigen.config.assets import ASSETS
 from unigen.config.evaluation import UNIFIED_BENCH_METRICS, SimilarityEncoderConfig
+from unigen.config.policy import PUBLISHED_ENCODERS
 from unigen.data.manifest import file_hash
 from unigen.errors import CheckpointError, EvaluationError
 from unigen.rewards.image_encoders.encoder import ImageEncoder
@@ -53,10 +54,14 @@ def load_checked_encoder(name: str, choice: SimilarityEncoderConfig, data_root: 
 
 
 def describe_encoder(encoder: ImageEncoder) -> dict[str, Any]:
-    """What a manifest says of it: hash and preprocessing, and of a known public one its repository and pinned revision."""
+    """What a manifest says of it: hash, preprocessing and origin."""
+    return {**encoder.identity, **origin_of(encoder)}
+
+
+def origin_of(encoder: ImageEncoder) -> dict[str, Any]:
+    """Where a folder that is called like a public one is fetched from, and the revision that is pinned; None where none is."""
     asset = ASSETS.get(encoder.folder.name)
-    origin = {"repository": asset.repository, "revision": asset.revision} if asset is not None else {}
-    return {**encoder.identity, **origin}
+    return {"origin": {"repository": asset.repository, "revision": asset.revision} if asset is not None else None}
 
 
 def _check_weights(name: str, choice: SimilarityEncoderConfig, encoder: ImageEncoder) -> None:
@@ -81,10 +86,5 @@ def _check_weights(name: str, choice: SimilarityEncoderConfig, encoder: ImageEnc
 
 
 def _how_to_get(choice: SimilarityEncoderConfig) -> str:
-    return f"name its folder, fetch it by `unigen download {_published(choice)}`, " if choice.model is None else ""
-
-
-def _published(choice: SimilarityEncoderConfig) -> str:
-    from unigen.config.policy import PUBLISHED_ENCODERS
-
-    return PUBLISHED_ENCODERS[choice.kind]
+    published = PUBLISHED_ENCODERS[choice.kind]
+    return f"name its folder, fetch it by `unigen download {published}`, " if choice.model is None else ""

@@ -7,7 +7,7 @@ The paper's request to its judges is not known; this one is ours, and part of wh
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from unigen.errors import DataError
 
 Side = Literal["a", "b"]
 ORDERS: tuple[tuple[Side, Side], ...] = (("a", "b"), ("b", "a"))
-TIE = "tie"
+TIE: Literal["tie"] = "tie"
 REQUEST = (
     "Here are two descriptions of this image.\n\nDescription 1:\n{first}\n\nDescription 2:\n{second}\n\n"
     "Which of them lets someone who cannot see the image picture it more faithfully: says more of what is there, more exactly, "
@@ -69,18 +69,16 @@ def read_duels(first: Path, second: Path, images: Path | None = None) -> list[Du
     Raises:
         DataError: a line that is none, an image twice, or one that the other file lacks.
     """
-    entries = [_read_captions(path) for path in (first, second)]
-    for path, found, other in ((first, *entries), (second, *entries[::-1])):
-        lacking = [name for name in other if name not in found]
-        if lacking:
-            raise DataError(f"{path} has no caption of {lacking[0]}, which the other file has; caption the same images")
+    ours, theirs = _read_captions(first), _read_captions(second)
+    _require_same_images(first, ours, theirs)
+    _require_same_images(second, theirs, ours)
     return [
         Duel(
             name,
             Path(entry["image"]) if images is None else images / name,
-            {"a": entry["caption"], "b": entries[1][name]["caption"]},
+            {"a": entry["caption"], "b": theirs[name]["caption"]},
         )
-        for name, entry in entries[0].items()
+        for name, entry in ours.items()
     ]
 
 
@@ -102,6 +100,12 @@ def _read_captions(path: Path) -> dict[str, dict[str, Any]]:
     if not found:
         raise DataError(f"{path} holds no caption")
     return found
+
+
+def _require_same_images(path: Path, found: Collection[str], other: Collection[str]) -> None:
+    lacking = [name for name in other if name not in found]
+    if lacking:
+        raise DataError(f"{path} has no caption of {lacking[0]}, which the other file has; caption the same images")
 
 
 def _requests(unit: Unit) -> Sequence[Request]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from unigen.config.policy import EncoderKind
 
-UNIFIED_BENCH_METRICS = ("clip", "longclip", "dinov2", "dinov3")
+UNIFIED_BENCH_METRICS: tuple[EncoderKind, ...] = ("clip", "longclip", "dinov2", "dinov3")
 """The four encoders of Unified-Bench; its overall score is over all of them or is not there."""
 
 

@@ -50,6 +50,19 @@ def unifork(folder: Path, as_json: bool) -> None:
     _say(summary, findings, folder / PAGE_NAME, as_json)
 
 
+@command.command(
+    help="What learning from rewards brings to UAE: report.json and report.html of the folder DIR that "
+    "scripts/reproduce_uae_shapes.sh filled."
+)
+@with_options(OPTIONS)
+def uae(folder: Path, as_json: bool) -> None:
+    from unigen.evaluation.uae_study.report import PAGE_NAME, write_uae_report
+
+    summary = write_uae_report(folder)
+    findings = (f"{one['title']}. {one['text']}" for one in summary["findings"])
+    _say(summary, findings, folder / PAGE_NAME, as_json)
+
+
 def _say(summary: dict[str, Any], lines: Iterable[str], page: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary))

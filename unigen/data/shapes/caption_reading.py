@@ -56,9 +56,7 @@ class ClaimedObject:
 
     def agrees(self, thing: TrueObject) -> bool:
         """Whether all that is claimed is true of `thing`."""
-        return (
-            self.shape == thing.shape and self.color in (None, thing.color) and self.cell in (None, thing.cell)
-        )
+        return self.shape == thing.shape and self.color in (None, thing.color) and self.cell in (None, thing.cell)
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,7 @@ def _without_repeats(claims: Sequence[ClaimedObject]) -> list[ClaimedObject]:
 
 def _named(mentions: Sequence[_Mention]) -> int:
     """How many objects of a kind one sentence names."""
-    return max(
-        sum(one.count for one in mentions if not one.is_definite), int(any(one.is_definite for one in mentions))
-    )
+    return max(sum(one.count for one in mentions if not one.is_definite), int(any(one.is_definite for one in mentions)))
 
 
 def _mentions(sentence: str) -> Iterator[_Mention]:

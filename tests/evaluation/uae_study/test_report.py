@@ -90,6 +90,13 @@ def test_captions_are_held_against_the_true_objects(report: dict) -> None:  # ty
     assert found["after"]["recall"] > found["before"]["recall"]
 
 
+def test_a_missing_reconstruction_is_named(own_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = own_study / "evaluation" / "before" / "unified_bench" / "images.jsonl"
+    lines.write_text(lines.read_text().replace("images/00003.png", "images/gone.png"))
+    assert main(["study", "uae", str(own_study)]) == 2
+    assert "unified_bench/images/gone.png is missing" in capsys.readouterr().err
+
+
 def test_the_encoders_are_named_by_their_weights(study: Path, report: dict) -> None:  # type: ignore[type-arg]
     rewarding = weights_hash(study / "reward_encoder")
     assert report["encoders"] == {"score": {"siglip": SCORING_WEIGHTS}, "reward": {"likeness": rewarding}}
@@ -209,9 +216,19 @@ def test_images_without_a_true_caption_are_refused(own_study: Path, capsys: pyte
     assert "captioned/99999.txt, the true caption, cannot be read" in capsys.readouterr().err
 
 
-def test_the_encoder_of_the_reward_may_not_score(own_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = own_study / "seed-1" / "evaluation" / "control" / "results.json"
-    digest = weights_hash(own_study / "reward_encoder")
+def name_scorer(study: Path, evaluation: str, digest: str) -> None:
+    results = study / evaluation / "results.json"
     results.write_text(results.read_text().replace(SCORING_WEIGHTS, digest))
+
+
+def test_all_are_scored_by_the_same_encoder(own_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name_scorer(own_study, "seed-1/evaluation/control", "5c1")
     assert main(["study", "uae", str(own_study)]) == 2
-    assert "control is scored by the encoder siglip, which also gives the reward" in capsys.readouterr().err
+    assert "control was scored by other encoders than before" in capsys.readouterr().err
+
+
+def test_the_encoder_of_the_reward_may_not_score(own_study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for results in own_study.rglob("results.json"):
+        name_scorer(results.parent, "", weights_hash(own_study / "reward_encoder"))
+    assert main(["study", "uae", str(own_study)]) == 2
+    assert "the encoder siglip scores, and it also gave the reward likeness" in capsys.readouterr().err

@@ -76,9 +76,9 @@ class UaeArm:
         return [(read_results(folder) or {}).get(BENCHMARK, {}) for folder in self.folders]
 
     @property
-    def encoders(self) -> dict[str, str]:
-        """By name, the hash of the weights of each encoder that scored."""
-        return {name: one["weights"] for result in self.results for name, one in result.get("encoders", {}).items()}
+    def encoders(self) -> set[tuple[str, str]]:
+        """Name, and hash of the weights, of each encoder that scored."""
+        return {(name, one["weights"]) for result in self.results for name, one in result.get("encoders", {}).items()}
 
 
 def mean_over_images(values: Mapping[str, Sequence[float]]) -> Estimate:
@@ -86,18 +86,16 @@ def mean_over_images(values: Mapping[str, Sequence[float]]) -> Estimate:
     return estimate(clustered((key, value) for key, some in values.items() for value in some))
 
 
-def paired_difference(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> Estimate:
-    """Mean of `first` minus `second`, image by image and seed by seed, with a bootstrap over the images."""
-    pairs = (
-        (key, one - other) for key in first for one, other in zip(*_same_seeds(first[key], second[key]), strict=True)
-    )
-    return estimate(clustered(pairs))
+def differences(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """`first` minus `second`, image by image and seed by seed; what all seeds went on from stands beside each of them."""
+    num_seeds = max(map(len, first.values()))
+    beside = {key: list(some) if len(some) == num_seeds else list(some) * num_seeds for key, some in second.items()}
+    return {key: [one - other for one, other in zip(first[key], beside[key], strict=True)] for key in first}
 
 
-def difference_by_seed(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> list[float]:
-    """The same difference of each training seed alone."""
-    rows = [[one - other for one, other in zip(*_same_seeds(first[key], second[key]), strict=True)] for key in first]
-    return [fmean(column) for column in zip(*rows, strict=True)]
+def mean_by_seed(values: Mapping[str, Sequence[float]]) -> list[float]:
+    """The mean over images of each training seed."""
+    return [fmean(column) for column in zip(*values.values(), strict=True)]
 
 
 def check_same_images(arms: Sequence[UaeArm]) -> None:
@@ -115,11 +113,6 @@ def check_same_images(arms: Sequence[UaeArm]) -> None:
             raise EvaluationError(
                 f"{arm.name} has {', '.join(ours)}, but {trained[0].name} has {', '.join(theirs)}; evaluate the same seeds"
             )
-
-
-def _same_seeds(first: Sequence[float], second: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """A value that all seeds have in common stands beside each of them."""
-    return first, second if len(second) == len(first) else list(second) * len(first)
 
 
 def _read_redrawings(folder: Path) -> dict[str, Redrawing]:

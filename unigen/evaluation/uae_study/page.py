@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from unigen.errors import EvaluationError
 from unigen.evaluation.figures import metric_curves, score_chart
 from unigen.evaluation.page import render
 from unigen.evaluation.run_folder import StageLog
@@ -63,6 +64,8 @@ def gallery(arms: Mapping[str, UaeArm]) -> list[dict[str, Any]]:
 
 
 def _shown(one: Redrawing) -> dict[str, Any]:
+    if not one.image.is_file():
+        raise EvaluationError(f"{one.image} is missing; the page shows reconstructions, so keep them beside the scores")
     return {"caption": one.caption, "image": data_uri(one.image), "score": one.score, "f1": one.accuracy.f1}
 
 

@@ -14,7 +14,6 @@ Scores are cosines of image features, 1 for the same image. Intervals are of a b
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from unigen.data.json_files import write_json
@@ -30,9 +29,9 @@ from unigen.evaluation.uae_study.arms import (
     Redrawing,
     UaeArm,
     check_same_images,
-    difference_by_seed,
+    differences,
+    mean_by_seed,
     mean_over_images,
-    paired_difference,
 )
 from unigen.evaluation.uae_study.findings import findings
 from unigen.evaluation.uae_study.page import render_page
@@ -65,41 +64,41 @@ def write_uae_report(path: Path) -> dict[str, Any]:
     runs = read_runs(path)
     arms = {name: UaeArm.read(name, path) for name in ARMS}
     check_same_images(list(arms.values()))
-    check_other_encoders(arms, runs)
+    check_encoders(arms, runs)
     summary = summarise(path, arms, runs)
     write_json(summary, path / JSON_NAME)
     (path / PAGE_NAME).write_text(render_page(path.resolve().name, summary, arms, runs), encoding="utf-8")
     return summary
 
 
-def check_other_encoders(arms: Mapping[str, UaeArm], runs: Mapping[str, PolicyRuns]) -> None:
-    """That no encoder scores whose rewards the policies learnt from.
+def check_encoders(arms: Mapping[str, UaeArm], runs: Mapping[str, PolicyRuns]) -> None:
+    """That all arms were scored by the same encoders, and by none whose rewards the policies learnt from.
 
     Raises:
-        EvaluationError: naming it.
+        EvaluationError: naming the arm, or the encoder.
     """
-    rewarding = {digest: name for run in runs.values() for name, digest in reward_encoders(run).items()}
+    scoring = arms[BEFORE].encoders
     for arm in arms.values():
-        for name, digest in arm.encoders.items():
-            if digest in rewarding:
-                raise EvaluationError(
-                    f"{arm.name} is scored by the encoder {name}, which also gives the reward {rewarding[digest]}; "
-                    "score by another"
-                )
+        if arm.encoders != scoring:
+            raise EvaluationError(f"{arm.name} was scored by other encoders than {BEFORE}; evaluate both again")
+    rewarding = {digest: name for run in runs.values() for name, digest in reward_encoders(run).items()}
+    for name, digest in scoring:
+        if digest in rewarding:
+            raise EvaluationError(
+                f"the encoder {name} scores, and it also gave the reward {rewarding[digest]}; score by another"
+            )
 
 
 def summarise(path: Path, arms: Mapping[str, UaeArm], runs: Mapping[str, PolicyRuns]) -> dict[str, Any]:
     """What report.json says."""
     scores = {name: arm.values(lambda one: one.score) for name, arm in arms.items()}
     content = {
-        "unified_bench": {
-            name: {**described(mean_over_images(found)), "seeds": _by_seed(found)} for name, found in scores.items()
-        },
+        "unified_bench": {name: _described(found) for name, found in scores.items()},
         "paired": {name: _difference(scores[first], scores[second]) for name, (first, second) in PAIRS.items()},
         "reward": {name: run.curves(REWARD) for name, run in runs.items()},
         "caption_length": {name: found for name, run in runs.items() if (found := run.curves(CAPTION_LENGTH))},
         "caption_accuracy": _caption_accuracy(arms),
-        "encoders": {"score": arms[BEFORE].encoders, "reward": reward_encoders(runs[UNDERSTANDING])},
+        "encoders": {"score": dict(arms[BEFORE].encoders), "reward": reward_encoders(runs[UNDERSTANDING])},
         "num_images": len(arms[BEFORE].seeds[0]),
         "num_seeds": len(arms[AFTER_GENERATION].seeds),
         "seconds": _seconds(path, arms, runs),
@@ -131,11 +130,12 @@ def _caption_accuracy(arms: Mapping[str, UaeArm]) -> dict[str, Any]:
 
 
 def _difference(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    return {**described(paired_difference(first, second)), "seeds": difference_by_seed(first, second)}
+    return _described(differences(first, second))
 
 
-def _by_seed(values: Mapping[str, Sequence[float]]) -> list[float]:
-    return [fmean(column) for column in zip(*values.values(), strict=True)]
+def _described(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Mean and interval over images, and the mean of each training seed."""
+    return {**described(mean_over_images(values)), "seeds": mean_by_seed(values)}
 
 
 def _seconds(path: Path, arms: Mapping[str, UaeArm], runs: Mapping[str, PolicyRuns]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ score() { # model, output
 }
 
 unigen data shapes --output "$run/datasets" "${world[@]}"
+unigen data shapes-processor --output "$run/processor"
 part uae_captioner uae_captioner "" "${pretraining[@]}"
 part uae_vae uae_vae "" "${pretraining[@]}"
 part reward_encoder uae_reward_encoder "" "${encoders[@]}"

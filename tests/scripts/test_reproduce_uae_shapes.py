@@ -75,13 +75,13 @@ def test_the_full_profile_makes_the_parts_and_then_trains_and_scores_from_every_
     assert done.returncode == 0, done.stderr
     study = place / "runs" / "uae"
     found = commands(place)
-    assert found[0][:2] == ["data", "shapes"]
+    assert [command[:2] for command in found[:2]] == [["data", "shapes"], ["data", "shapes-processor"]]
     assert found[-1] == ["study", "uae", str(study)]
-    assert [command[1] for command in found[1:7]] == [f"configs/shapes/{config}.yaml" for config in PARTS.values()]
+    assert [command[1] for command in found[2:8]] == [f"configs/shapes/{config}.yaml" for config in PARTS.values()]
     assert all(settings(command)["data.root"] == str(study) for command in found if command[0] == "train")
     told = [
         Path(settings(command).get("experiment.output_dir") or command[command.index("--output") + 1])
-        for command in found[7:-1]
+        for command in found[8:-1]
     ]
     of_a_seed = (
         "understanding",

@@ -26,7 +26,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(study: Path) -> dict:  # type: ignore[type-arg]
+def report(study: Path) -> dict:
     found = CliRunner().invoke(command, ["uae", str(study), "--json"])
     assert found.exit_code == 0, found.output
     content = json.loads((study / "report.json").read_text())
@@ -41,7 +41,7 @@ def own_study(study: Path, tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def test_every_arm_has_its_score_with_an_interval(report: dict) -> None:  # type: ignore[type-arg]
+def test_every_arm_has_its_score_with_an_interval(report: dict) -> None:
     assert list(report["unified_bench"]) == list(SCORES)
     for name, found in report["unified_bench"].items():
         assert found["mean"] == pytest.approx(SCORES[name], abs=0.005)
@@ -51,7 +51,7 @@ def test_every_arm_has_its_score_with_an_interval(report: dict) -> None:  # type
     assert report["num_seeds"] == 2
 
 
-def test_differences_are_paired_by_image_and_seed(report: dict) -> None:  # type: ignore[type-arg]
+def test_differences_are_paired_by_image_and_seed(report: dict) -> None:
     paired = report["paired"]
     assert paired["understanding"]["mean"] == pytest.approx(0.08, abs=0.002)
     assert paired["generation"]["mean"] == pytest.approx(0.06, abs=0.002)
@@ -71,7 +71,7 @@ def test_differences_are_paired_by_image_and_seed(report: dict) -> None:  # type
         assert fmean(found["seeds"]) == pytest.approx(found["mean"])
 
 
-def test_rewards_and_caption_lengths_are_there_for_every_logged_step(report: dict) -> None:  # type: ignore[type-arg]
+def test_rewards_and_caption_lengths_are_there_for_every_logged_step(report: dict) -> None:
     steps = [10, 20, 30, 40]
     assert report["reward"]["understanding"]["seed-0"] == {"steps": steps, "values": [0.6, 0.7, 0.75, 0.8]}
     assert report["reward"]["control_generation"]["seed-1"] == {"steps": steps, "values": [0.6] * 4}
@@ -79,7 +79,7 @@ def test_rewards_and_caption_lengths_are_there_for_every_logged_step(report: dic
     assert list(report["caption_length"]) == ["understanding", "control_understanding"]
 
 
-def test_captions_are_held_against_the_true_objects(report: dict) -> None:  # type: ignore[type-arg]
+def test_captions_are_held_against_the_true_objects(report: dict) -> None:
     found = report["caption_accuracy"]
     assert found["before"]["mean"] < 0.7 < found["after"]["mean"] < 1
     assert found["control"]["mean"] == found["before"]["mean"]
@@ -97,12 +97,12 @@ def test_a_missing_reconstruction_is_named(own_study: Path, capsys: pytest.Captu
     assert "unified_bench/images/gone.png is missing" in capsys.readouterr().err
 
 
-def test_the_encoders_are_named_by_their_weights(study: Path, report: dict) -> None:  # type: ignore[type-arg]
+def test_the_encoders_are_named_by_their_weights(study: Path, report: dict) -> None:
     rewarding = weights_hash(study / "reward_encoder")
     assert report["encoders"] == {"score": {"siglip": SCORING_WEIGHTS}, "reward": {"likeness": rewarding}}
 
 
-def test_time_is_told_by_stage(report: dict) -> None:  # type: ignore[type-arg]
+def test_time_is_told_by_stage(report: dict) -> None:
     seconds = report["seconds"]
     assert seconds["pretrained"] == {"reward_encoder": SECONDS, "uae_coldstart": SECONDS, "total": 2 * SECONDS}
     each = dict.fromkeys(("understanding", "control_understanding", "generation", "control_generation"), 2 * SECONDS)
@@ -111,7 +111,7 @@ def test_time_is_told_by_stage(report: dict) -> None:  # type: ignore[type-arg]
     assert "git_commit" in report
 
 
-def test_the_words_say_which_stage_raises_the_score_and_that_the_control_does_not(report: dict) -> None:  # type: ignore[type-arg]
+def test_the_words_say_which_stage_raises_the_score_and_that_the_control_does_not(report: dict) -> None:
     words = {one["title"]: one["text"] for one in report["findings"]}
     assert "the language model is the policy, the score of held-out images rises: +0.08" in words["Understanding"]
     assert "It is above 0 in 2 of 2 training seeds." in words["Understanding"]
@@ -134,7 +134,7 @@ def test_the_words_hide_neither_a_fall_nor_a_control_that_rises(tmp_path: Path) 
     assert "is behind it: -0.06" in words["Control"]
 
 
-def test_the_page_shows_all_of_it_by_itself(study: Path, report: dict) -> None:  # type: ignore[type-arg]
+def test_the_page_shows_all_of_it_by_itself(study: Path, report: dict) -> None:
     page = html.unescape((study / "report.html").read_text())
     assert page.count("data:image/svg+xml") == 3
     assert page.count("data:image/png") == 12 * 3

@@ -35,6 +35,19 @@ def alignment(folder: Path, as_json: bool) -> None:
 
 
 @command.command(
+    help="What learning from rewards brings to UAE: report.json and report.html of the folder DIR that "
+    "scripts/reproduce_uae_shapes.sh filled."
+)
+@with_options(OPTIONS)
+def uae(folder: Path, as_json: bool) -> None:
+    from unigen.evaluation.uae_study.report import PAGE_NAME, write_uae_report
+
+    summary = write_uae_report(folder)
+    findings = (f"{one['title']}. {one['text']}" for one in summary["findings"])
+    _say(summary, findings, folder / PAGE_NAME, as_json)
+
+
+@command.command(
     help="Where a UniFork should fork: report.json and report.html of the folder DIR that "
     "scripts/reproduce_unifork_shapes.sh filled."
 )

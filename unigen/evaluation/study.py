@@ -104,6 +104,16 @@ def described(found: Estimate) -> dict[str, float]:
     return {"mean": found.value, "low": found.low, "high": found.high}
 
 
+def verdict(found: Mapping[str, float]) -> int:
+    """1 where a difference is above 0, -1 where it is below, 0 where neither could be shown."""
+    return (found["low"] > 0) - (found["high"] < 0)
+
+
+def signed(found: Mapping[str, float]) -> str:
+    """`+0.031 (+0.010 to +0.052)`."""
+    return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+
+
 def elapsed(path: Path) -> float:
     """Seconds since a study began, by the note that its script leaves in the folder; 0 without one."""
     note = path / "started"

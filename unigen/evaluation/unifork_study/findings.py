@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unigen.evaluation.study import signed, verdict
 from unigen.evaluation.unifork_study.arms import BASELINE, DRAWING, NEEDS, READING
 
 TITLES = {DRAWING: "Drawing", READING: "Reading"}
@@ -23,16 +24,6 @@ def findings(content: Content) -> list[dict[str, str]]:
     if content["alignment"]:
         found.append({"title": "Alignment", "text": _alignment(content)})
     return [*found, {"title": "Cost", "text": _cost(content)}]
-
-
-def verdict(found: Mapping[str, float]) -> int:
-    """1 where a difference is above 0, -1 where it is below, 0 where neither could be shown."""
-    return (found["low"] > 0) - (found["high"] < 0)
-
-
-def signed(found: Mapping[str, float]) -> str:
-    """`+0.031 (+0.010 to +0.052)`."""
-    return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 
 def shared_layers(layers: Mapping[str, int | None]) -> str:

@@ -11,9 +11,10 @@ from unigen.evaluation.page import render
 from unigen.evaluation.records import read_records
 from unigen.evaluation.run_folder import TOTAL_LOSS
 from unigen.evaluation.showcase import data_uri
+from unigen.evaluation.study import verdict
 from unigen.evaluation.tables import Score
 from unigen.evaluation.unifork_study.arms import BASELINE, DRAWING, EVALUATION, ForkArm
-from unigen.evaluation.unifork_study.findings import TITLES, forks, peak, shared_layers, verdict
+from unigen.evaluation.unifork_study.findings import TITLES, forks, peak, shared_layers
 
 TEMPLATE = "unifork.html.j2"
 NUM_SHOWN = 8

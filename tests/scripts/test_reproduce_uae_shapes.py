@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from unigen.cli.main import main
+from unigen.config.load import load_config
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "reproduce_uae_shapes.sh"
 PARTS = {
@@ -95,6 +98,28 @@ def test_the_full_profile_makes_the_parts_and_then_trains_and_scores_from_every_
     expected = [f"seed-{seed}/{name}" for seed in (0, 1) for name in of_a_seed]
     assert [str(path.relative_to(study)) for path in told] == ["evaluation/before", *expected]
     assert (study / "started").read_text().strip().isdigit()
+
+
+def test_every_training_is_one_that_can_be_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, SEEDS="4").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    for verb, config, *overrides in commands(place, "train"):
+        assert main([verb, str(REPOSITORY / config), *overrides, "--dry-run", "--json"]) == 0, capsys.readouterr().err
+        capsys.readouterr()
+
+
+def test_the_configurations_read_what_the_parts_before_them_wrote() -> None:
+    made: list[str] = []
+    for part, name in [*PARTS.items(), ("", "uae_grpo_understanding"), ("", "uae_grpo_generation")]:
+        config = load_config(REPOSITORY / "configs" / "shapes" / f"{name}.yaml", ["data.root=ROOT"])
+        rewards = [reward.model for reward in config.grpo.rewards.values()]
+        read = [config.model.pretrained, config.model.uae.vae, config.coldstart.encoder.model, *rewards]
+        assert {Path(one).name for one in read if one} <= set(made)
+        if part:
+            assert config.experiment.output_dir == f"ROOT/{part}"
+        made.append(part)
 
 
 def test_a_control_is_its_stage_but_for_the_advantages(place: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.config.test_schema import sound_config
 from unigen.config.assets import wanted_by
-from unigen.config.policy import ColdstartConfig, GrpoConfig, RewardConfig
-from unigen.config.rewards import check_reward, check_rewards, check_similarity_encoder
+from unigen.config.policy import ColdstartConfig, EncoderConfig, GrpoConfig, RewardConfig
+from unigen.config.rewards import check_reward, check_rewards
 from unigen.errors import ConfigError
 
 SOUND = {
@@ -72,21 +72,6 @@ def test_a_reward_that_nothing_learns_from_is_refused() -> None:
         sound_config(grpo=GrpoConfig(rewards={"clip": RewardConfig()}))
 
 
-@pytest.mark.parametrize(
-    ("encoder", "said"),
-    [
-        (RewardConfig(kind="detector"), "e.kind is detector, which gives no features"),
-        (RewardConfig(weight=2.0), "e.weight is 2.0, which is not read here"),
-        (RewardConfig(compares="prompt"), "e.compares is prompt"),
-        (RewardConfig(batch_size=1), "e.batch_size is 1"),
-    ],
-)
-def test_what_is_asked_for_features_is_an_encoder_and_no_more(encoder: RewardConfig, said: str) -> None:
-    check_similarity_encoder("e", RewardConfig(kind="dinov2", model="mine"))
-    with pytest.raises(ConfigError, match=said):
-        check_similarity_encoder("e", encoder)
-
-
 def test_encoders_are_among_what_a_run_wants() -> None:
     config = sound_config()
     rewards = {name: SOUND[name] for name in ("clip", "words", "shapes", "far")}
@@ -96,5 +81,5 @@ def test_encoders_are_among_what_a_run_wants() -> None:
     assert wanted["grpo.rewards.words.model"] == ("mine", None)
     assert not {"grpo.rewards.shapes.model", "grpo.rewards.far.model"} & wanted.keys()
     object.__setattr__(config, "stage", "coldstart")
-    object.__setattr__(config, "coldstart", ColdstartConfig(encoder=RewardConfig(kind="dinov3")))
+    object.__setattr__(config, "coldstart", ColdstartConfig(encoder=EncoderConfig(kind="dinov3")))
     assert {"coldstart.encoder.model"} <= {one.key for one in wanted_by(config)}

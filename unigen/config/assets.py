@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from unigen.config.folders import LONG_CLIP_WEIGHTS
-from unigen.config.policy import PUBLISHED_ENCODERS, RewardConfig
+from unigen.config.policy import PUBLISHED_ENCODERS, EncoderConfig, RewardConfig
 from unigen.config.schema import Config
 from unigen.errors import ConfigError
 
@@ -191,14 +191,16 @@ def _wanted_by_uae(config: Config) -> list[Wanted]:
 
 
 def _wanted_encoders(config: Config) -> list[Wanted]:
-    """What rewards compare images by."""
-    rewards: dict[str, RewardConfig] = {f"grpo.rewards.{name}": reward for name, reward in config.grpo.rewards.items()}
+    """What rewards and the cold start compare images by."""
+    named: dict[str, RewardConfig | EncoderConfig] = {
+        f"grpo.rewards.{name}": reward for name, reward in config.grpo.rewards.items()
+    }
     if config.stage == "coldstart":
-        rewards["coldstart.encoder"] = config.coldstart.encoder
+        named["coldstart.encoder"] = config.coldstart.encoder
     return [
-        Wanted(f"{key}.model", reward.model or PUBLISHED_ENCODERS[reward.kind], "weights")
-        for key, reward in rewards.items()
-        if reward.kind in PUBLISHED_ENCODERS
+        Wanted(f"{key}.model", one.model or PUBLISHED_ENCODERS[one.kind], "weights")
+        for key, one in named.items()
+        if one.kind in PUBLISHED_ENCODERS
     ]
 
 

@@ -3,7 +3,7 @@
 
 from unigen.config.policy_checks import check_policy
 from unigen.config.ranges import check_ranges
-from unigen.config.rewards import check_rewards, check_similarity_encoder
+from unigen.config.rewards import check_rewards
 from unigen.config.schema import (
     CAPTION_FORMATS,
     IMAGE_RECORD_FORMATS,
@@ -66,8 +66,6 @@ def check(config: Config) -> None:
         _check_dpo(config)
     check_rewards(config.stage, config.grpo.rewards)
     check_policy(config)
-    if config.stage == "coldstart":
-        check_similarity_encoder("coldstart.encoder", config.coldstart.encoder)
 
 
 def _check_family(config: Config) -> None:

@@ -23,6 +23,16 @@ KINDS_WITH_TEXT: tuple[RewardKind, ...] = ("clip", "siglip")
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """What gives the features of an image."""
+
+    kind: EncoderKind = "clip"
+    """As of a reward."""
+    model: str | None = None
+    """A folder, looked up under `<data.root>/checkpoints`; null takes the published one of the kind."""
+
+
+@dataclass(frozen=True)
 class RewardConfig:
     """One term of a reward."""
 
@@ -154,7 +164,7 @@ class ColdstartConfig:
     guidance_scale: float = 5.0
     resolution: int | None = None
     """Side in pixels of the reconstruction; null takes the model's (512 in the release)."""
-    encoder: RewardConfig = field(default_factory=RewardConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """What gives the features; CLIP ViT-L/14 in the release."""
     checkpoint_steps: bool = True
     """Compute each sampling step again in the backward pass: memory of one step instead of all."""

@@ -20,8 +20,6 @@ READERS: dict[str, tuple[str, ...]] = {
 """Fields of a reward that not all kinds read -> the kinds that do."""
 NEEDED = {"callable": "function", "endpoint": "url"}
 """The field without which a kind is nothing."""
-OF_COLDSTART = ("kind", "model")
-"""All that the stage coldstart takes of a reward."""
 
 
 def check_reward(key: str, reward: RewardConfig) -> None:
@@ -66,20 +64,6 @@ def check_rewards(stage: str, rewards: dict[str, RewardConfig]) -> None:
         raise ConfigError(
             f"grpo.rewards is {found}, but stage {stage} learns from nothing else; add one, such as {{clip: {{kind: clip}}}}"
         )
-
-
-def check_similarity_encoder(key: str, reward: RewardConfig) -> None:
-    """Refuse all but an encoder: what stands at `key` is asked for features, not for a number.
-
-    Raises:
-        ConfigError: naming the key, the value and what to do.
-    """
-    if reward.kind not in ENCODERS:
-        raise ConfigError(f"{key}.kind is {reward.kind}, which gives no features; choose from {', '.join(ENCODERS)}")
-    for field in fields(RewardConfig):
-        value = getattr(reward, field.name)
-        if field.name not in OF_COLDSTART and value != field.default:
-            raise ConfigError(f"{key}.{field.name} is {value}, which is not read here; drop it")
 
 
 def _check_address(key: str, address: str) -> None:

@@ -25,7 +25,6 @@ def check_uae(config: "Config") -> None:
         _complain_of_foreign,
         _complain_of_quantisers,
         _complain_of_adapter,
-        _complain_of_encoder,
         _complain_of_numbers,
     ):
         for complaint in complaints(config):
@@ -101,18 +100,6 @@ def _complain_of_adapter(config: "Config") -> list[str]:
         f"model.uae.{named[0]} exchanges a part of model.pretrained, which the adapter of training.lora names as what it "
         "changes; save the model with its new part first, or drop one of them"
     ]
-
-
-def _complain_of_encoder(config: "Config") -> list[str]:
-    """What gives the features of the cold start is named like a reward, but is an encoder alone."""
-    from unigen.config.policy import RewardConfig
-
-    named = config.coldstart.encoder
-    if named.kind in ("detector", "callable", "endpoint"):
-        return [f"coldstart.encoder.kind is {named.kind}, which gives no features; choose an encoder such as clip"]
-    if named != RewardConfig(kind=named.kind, model=named.model):
-        return ["coldstart.encoder reads kind and model alone; drop its other keys"]
-    return []
 
 
 def _complain_of_numbers(config: "Config") -> list[str]:

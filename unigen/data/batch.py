@@ -43,8 +43,6 @@ class Drawing:
     """Of its noise."""
     time_normal: float = 0.0
     """A number of the standard normal distribution, from which its time follows."""
-    latents_Chw: np.ndarray | None = None
-    """Of the image, scaled, where they were computed ahead."""
 
 
 @dataclass(frozen=True)

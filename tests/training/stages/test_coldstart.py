@@ -182,8 +182,8 @@ def test_empty_batches_count_for_nothing_but_go_the_same_way(tiny_world: TinyWor
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["coldstart.encoder.kind=detector"], "gives no features"),
-        (["coldstart.encoder.weight=2"], "kind and model alone"),
+        (["coldstart.encoder.kind=detector"], r"coldstart\.encoder\.kind.*detector"),
+        (["coldstart.encoder.weight=2"], r"coldstart\.encoder\.weight"),
         (["coldstart.steps=0"], "coldstart.steps is 0"),
         (["training.samples_per_step={mmu: 2}"], "samples_per_step"),
         (["model.family=unigen"], "set model.family=uae"),

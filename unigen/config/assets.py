@@ -28,7 +28,7 @@ class Asset:
     licence: str
     patterns: tuple[str, ...] = ()
     """Files to fetch, as glob patterns; empty fetches all."""
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
     """File -> SHA-256, for weights on which published numbers rest."""
 
     @property

@@ -97,10 +97,20 @@ class UaePipeline(Pipeline):
         **settings: Any,
     ) -> Iterator[Image.Image]:
         chosen = settings_of("UAE", FlowSettings, settings)
+        return self._draw(requests, batch_size, on_step, chosen, self.latent_shape(chosen.resolution))
+
+    def _draw(
+        self,
+        requests: Iterable[DrawRequest],
+        batch_size: int,
+        on_step: Callable[[int], None],
+        chosen: FlowSettings,
+        shape: tuple[int, int, int],
+    ) -> Iterator[Image.Image]:
         sigmas_S = sampling_sigmas(chosen.steps, self.model.config.shift)
         states = StatesOfPrompts(self)
         for batch in in_batches(requests, batch_size):
-            noise = LatentNoise([one.seed for one in batch], self.latent_shape(chosen.resolution), self.model.device)
+            noise = LatentNoise([one.seed for one in batch], shape, self.model.device)
             guidance = self._guidance([one.prompt for one in batch], states, chosen)
             yield from self.images_of(
                 draw_latents(self.model, guidance, noise.draw(), sigmas_S, on_step, self.decoding)

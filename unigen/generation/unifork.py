@@ -93,6 +93,15 @@ class UniForkPipeline(CodePipeline):
     ) -> Iterator[Image.Image]:
         self._require("generation", "draw")
         chosen = settings_of(self.family, NextPositionSettings, settings)
+        return self._draw(requests, batch_size, on_step, chosen)
+
+    def _draw(
+        self,
+        requests: Iterable[DrawRequest],
+        batch_size: int,
+        on_step: Callable[[int], None],
+        chosen: NextPositionSettings,
+    ) -> Iterator[Image.Image]:
         unconditional = self.template.draw_prompt(chosen.negative_prompt)
         codebook_KC = self.image_tokenizer.quantizer.codebook_KC.to(self.model.dtype)
         shape = (self.model.config.num_image_codes, self.image_tokenizer.depth)

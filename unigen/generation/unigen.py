@@ -88,6 +88,15 @@ class UnigenPipeline(CodePipeline):
         # A step that has no code left to fix would only draw the last one again.
         default_steps = min(MaskGitSettings.steps, num_codes)
         chosen = settings_of(self.family, MaskGitSettings, {"steps": default_steps, **settings})
+        return self._draw(requests, batch_size, on_step, chosen)
+
+    def _draw(
+        self,
+        requests: Iterable[DrawRequest],
+        batch_size: int,
+        on_step: Callable[[int], None],
+        chosen: MaskGitSettings,
+    ) -> Iterator[Image.Image]:
         for batch in in_batches(requests, batch_size):
             prompts, unconditional, noise = self._drawing(batch, chosen.steps)
             codes_BI = draw_codes(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModelWithProjection
+from transformers.utils.logging import disable_progress_bar
 
 from unigen.errors import CheckpointError
 
@@ -30,6 +31,7 @@ def _embedding(encoder: Path, tokenizer: Path) -> Tensor:
     if not (encoder / "config.json").is_file():  # transformers would take the sizes of another encoder
         raise CheckpointError(f"cannot load the text encoder {encoder}: it has no config.json; fetch the whole folder")
     try:
+        disable_progress_bar()  # of a small model's weights, in the middle of what the command says
         words = AutoTokenizer.from_pretrained(tokenizer)
         model = CLIPTextModelWithProjection.from_pretrained(encoder, use_safetensors=True, dtype=torch.float32)
     except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,10 +35,14 @@ def test_its_folder_is_a_vision_tower_that_a_later_stage_reads_through(tiny_worl
 
 
 def test_by_softmax_images_and_captions_find_each_other_too(tiny_world: TinyWorld, tmp_path: Path) -> None:
-    sections: dict[str, Any] = {"training": {"steps": 80}, "optimizer": {"name": "muon", "learning_rate": 0.01}}
+    batch = {"samples_per_step": {"t2i": 32}, "rows_per_micro_batch": 32}
+    sections: dict[str, Any] = {
+        "training": {"steps": 80, **batch},
+        "optimizer": {"name": "muon", "learning_rate": 0.003},
+    }
     assert train(tiny_world.config(tmp_path, "vision", vision_stage={"loss": "softmax"}, **sections)) == 0
     losses = [line["loss/total"] for line in metrics(tmp_path / "run")]
-    assert losses[-1] < math.log(8) - 0.1  # what guessing among the eight captions of a step costs
+    assert fmean(losses[-10:]) < math.log(32) - 1  # what guessing among the captions of a step costs
 
 
 def test_the_softmax_loss_asks_which_caption_is_the_images_and_which_image_is_the_captions() -> None:
